@@ -1,0 +1,128 @@
+"""sRGB <-> CIELAB on batched tensors (D65, 2 degree observer), and the scale of every published MSE.
+
+Constants are those of scikit-image (`skimage.color`), which the source documents used, so that their
+figures and ours live in the same space. See IEC 61966-2-1 for sRGB and CIE 15 for CIELAB.
+"""
+
+import numpy as np
+import torch
+
+# Linear sRGB -> XYZ, and the white it is divided by (scikit-image 0.26, `xyz_from_rgb`, D65/2).
+XYZ_FROM_RGB = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+WHITE = np.array([0.95047, 1.0, 1.08883])
+_TO_XYZ = (XYZ_FROM_RGB / WHITE[:, None]).tolist()
+_TO_RGB = np.linalg.inv(XYZ_FROM_RGB / WHITE[:, None]).tolist()
+
+# How far outside [0, 1] a linear channel may be and still count as in gamut: under half of an 8-bit step.
+_BELOW, _ABOVE = -1e-4, 1 + 1e-3
+_MAX_CHROMA = 200.0  # beyond every sRGB colour (134); keeps wild predictions finite
+
+
+def _decode(v):
+    """sRGB value in [0, 1] -> linear light in [0, 1]."""
+    return torch.where(v > 0.04045, ((v + 0.055) / 1.055) ** 2.4, v / 12.92)
+
+
+def _encode(v):
+    """Linear light in [0, 1] -> sRGB value in [0, 1]."""
+    return torch.where(v > 0.0031308, 1.055 * v.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, 12.92 * v)
+
+
+_LINEAR = _decode(torch.arange(256, dtype=torch.float64) / 255).float()  # 8-bit sRGB -> linear light
+
+
+def _mix(matrix, channels):
+    # Written out rather than as a matrix product: autocast would run that in 16 bits.
+    return [sum(w * c for w, c in zip(row, channels)) for row in matrix]
+
+
+def _linear_rgb(L, ab):
+    """CIELAB -> linear sRGB, not clipped: three tensors shaped like `L`."""
+    fy = (L + 16) / 116
+    f = torch.cat([fy + ab[:, :1] / 500, fy, fy - ab[:, 1:] / 200], dim=1)
+    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787).clamp(min=0)
+    return torch.cat(_mix(_TO_RGB, xyz.split(1, dim=1)), dim=1)
+
+
+def rgb_to_lab(rgb):
+    """Convert 8-bit sRGB to CIELAB.
+
+    Args:
+        rgb: uint8 `(B, 3, H, W)`, on any device.
+
+    Returns:
+        `(L, ab)`: float32 `(B, 1, H, W)` in [0, 100] and `(B, 2, H, W)` in about [-110, 110].
+
+    Raises:
+        ValueError: if `rgb` is not uint8 or not of that shape.
+    """
+    if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[1] != 3:
+        raise ValueError(f"rgb must be uint8 (B, 3, H, W), not {rgb.dtype} {tuple(rgb.shape)}")
+    linear = _LINEAR.to(rgb.device)[rgb.int()]
+    t = torch.cat(_mix(_TO_XYZ, linear.split(1, dim=1)), dim=1)
+    # A cube root by pow loses nothing here: t is clamped away from 0, where the straight part takes over.
+    f = torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)
+    fx, fy, fz = f.split(1, dim=1)
+    return 116 * fy - 16, torch.cat([500 * (fx - fy), 200 * (fy - fz)], dim=1)
+
+
+def lab_to_rgb(L, ab):
+    """Put lightness and (predicted) colour together as 8-bit sRGB.
+
+    A colour that sRGB cannot show keeps its L and its hue and gives up chroma until it fits, because
+    clipping the channels instead would change the lightness, which is the one thing known for certain.
+    NaN counts as no colour.
+
+    Args:
+        L: float `(B, 1, H, W)` in [0, 100].
+        ab: float `(B, 2, H, W)`, any values.
+
+    Returns:
+        uint8 `(B, 3, H, W)`.
+    """
+    L = L.float().clamp(0, 100)
+    ab = torch.nan_to_num(ab.float(), nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e4, 1e4)
+    ab = ab * (_MAX_CHROMA / torch.linalg.vector_norm(ab, dim=1, keepdim=True).clamp(min=_MAX_CHROMA))
+    linear = _linear_rgb(L, ab)
+    outside = ~_in_gamut(linear)
+    if outside.any():  # usually a few pixels: work on those alone, as a batch of one column
+        index = outside[:, 0].nonzero(as_tuple=True)
+        l1 = L[index[0], :, index[1], index[2]][..., None, None]
+        ab1 = ab[index[0], :, index[1], index[2]][..., None, None]
+        low, high = torch.zeros_like(l1), torch.ones_like(l1)  # share of the chroma that is kept
+        for _ in range(12):  # 2^-12 of the chroma: under 0.05 ab units
+            mid = (low + high) / 2
+            fits = _in_gamut(_linear_rgb(l1, mid * ab1))
+            low, high = torch.where(fits, mid, low), torch.where(fits, high, mid)
+        linear[index[0], :, index[1], index[2]] = _linear_rgb(l1, low * ab1)[..., 0, 0]
+    return (_encode(linear.clamp(0, 1)) * 255).round().to(torch.uint8)
+
+
+def _in_gamut(linear):
+    return ((linear >= _BELOW) & (linear <= _ABOVE)).all(dim=1, keepdim=True)
+
+
+def l_to_grey(L):
+    """The neutral sRGB value whose lightness is L: float like `L`, in [0, 1].
+
+    It equals `skimage.color.rgb2gray` of a neutral pixel. On coloured pixels rgb2gray weighs the
+    gamma-encoded channels and so differs; a model is only ever given this one.
+    """
+    fy = (L + 16) / 116
+    return _encode(torch.where(fy > 0.2068966, fy**3, (fy - 16 / 116) / 7.787).clamp(0, 1))
+
+
+def to_unit(ab):
+    """`ab` -> `ab_unit` in [0, 1]: the scale on which the source documents state their MSE."""
+    return (ab + 128) / 255
+
+
+def from_unit(ab_unit):
+    """`ab_unit` in [0, 1] -> `ab`; the inverse of `to_unit`."""
+    return ab_unit * 255 - 128

@@ -1,0 +1,99 @@
+"""Per-photo errors beside the trivial floors on the same photos, and the table made from them."""
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from colorlib import color
+from colorlib.data import batches, loader
+
+# Columns of the per-photo errors, and how the table calls them. A floor needs no network to reach.
+FLOORS = {
+    "grey": "all grey",
+    "train_mean": "the training photos' mean colour",
+    "oracle": "each photo's own mean colour (oracle)",
+}
+
+
+def mse_per_photo(pred_ab, ab):
+    """Mean over pixels and both channels of the squared error on `ab_unit`: `(B, 2, H, W)` twice -> `(B,)`.
+
+    Multiply by 255^2 = 65,025 for the same in raw ab units.
+    """
+    return ((color.to_unit(pred_ab) - color.to_unit(ab)) ** 2).mean(dim=(1, 2, 3))
+
+
+@torch.no_grad()
+def evaluate(model, photo_set, train_mean, batch_size=32, workers=0):
+    """The error of a model and of the three floors, photo by photo.
+
+    Args:
+        model: takes L `(B, 1, H, W)`, returns pred_ab `(B, 2, H, W)`; its mode is put back afterwards.
+        photo_set: a `data.Photos` without flips.
+        train_mean: `(2,)`, mean ab of the photos that the model was trained on.
+
+    Returns:
+        DataFrame with a row per photo: `file`, `mse` (the model's) and the floors' `grey`, `train_mean`
+        and `oracle`, all on `ab_unit`.
+    """
+    device = next(model.parameters()).device
+    train_mean = torch.as_tensor(train_mean, device=device).float().view(1, 2, 1, 1)
+    columns = {"mse": [], **{floor: [] for floor in FLOORS}}
+    was_training = model.training
+    model.eval()
+    for rgb in loader(photo_set, batches(range(len(photo_set)), batch_size), workers):
+        L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
+        columns["mse"].append(mse_per_photo(model(L), ab))
+        columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
+        columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))
+        columns["oracle"].append(mse_per_photo(ab.mean(dim=(2, 3), keepdim=True).expand_as(ab), ab))
+    model.train(was_training)
+    rows = {name: torch.cat(values).double().cpu().numpy() for name, values in columns.items()}
+    return pd.DataFrame({"file": [str(f) for f in photo_set.files], **rows})
+
+
+def interval(values, level=0.95, seed=0):
+    """Bootstrap interval of the mean over photos (percentile, 2,000 resamples): `(low, high)`.
+
+    With fewer than two photos there is none: `(nan, nan)`.
+    """
+    if len(values) < 2:
+        return np.nan, np.nan
+    result = stats.bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=2000,
+        batch=100,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return result.confidence_interval
+
+
+def table(rows, model="model"):
+    """From per-photo errors to the table with its floors.
+
+    Args:
+        rows: what `evaluate` returned.
+        model: how to call the model's row.
+
+    Returns:
+        DataFrame, best last among the floors, then the model: `MSE` on `ab_unit` with its 95 % interval
+        (`from`, `to`), `raw ab` (MSE x 255^2) and `of the mean-colour floor`, the ratio to that floor.
+    """
+    means = {name: rows[name].mean() for name in (*FLOORS, "mse")}
+    lines = []
+    for name, label in {**FLOORS, "mse": model}.items():
+        low, high = interval(rows[name])
+        ratio = means[name] / means["train_mean"]
+        lines.append((label, means[name], low, high, means[name] * 255**2, ratio))
+    columns = ["predictor", "MSE", "from", "to", "raw ab", "of the mean-colour floor"]
+    return pd.DataFrame(lines, columns=columns).set_index("predictor")
+
+
+def style(frame):
+    """Round a table's columns for reading: MSE to 5 decimals, raw ab to 1, ratios to 2."""
+    digits = {"MSE": 5, "from": 5, "to": 5, "raw ab": 1, "of the mean-colour floor": 2}
+    return frame.round({name: n for name, n in digits.items() if name in frame})

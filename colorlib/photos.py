@@ -1,0 +1,128 @@
+"""One way to open any image file: as an upright, 8-bit sRGB photo."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+MAX_PIXELS = 150_000_000  # a 100-megapixel camera passes; an image made to fill the memory does not
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .tif .tiff .gif .bmp .dib .ppm .pgm .pbm .pnm .jp2 .j2k "
+    ".tga .ico .pcx .avif .heic .heif".split()
+)
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+class PhotoError(ValueError):
+    """A file that cannot be used as a photo; the message names it and says what to do."""
+
+
+def open_photo(source, max_pixels=MAX_PIXELS):
+    """Open an image file as the photo a person would see.
+
+    EXIF orientation is applied, an embedded colour profile converted to sRGB, transparency laid over
+    white, an animation represented by its first frame, and every bit depth brought to 8.
+
+    Args:
+        source: a path, or a binary file object (an upload, say).
+        max_pixels: refuse larger pictures, before any of their pixels is decoded.
+
+    Returns:
+        uint8 array `(H, W, 3)`.
+
+    Raises:
+        PhotoError: if it is missing, not an image, damaged or too large.
+    """
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the upload")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on; `max_pixels` decides instead.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                if image.width * image.height > max_pixels:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                image.load()
+                return np.array(_to_srgb(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError as error:
+        raise PhotoError(
+            f"{name}: too large ({error}); at most {max_pixels:,} pixels are opened: make it smaller first."
+        ) from error
+    except FileNotFoundError as error:
+        raise PhotoError(f"{name}: there is no such file; check the path.") from error
+    except PermissionError as error:
+        raise PhotoError(f"{name}: may not be read; change its permissions.") from error
+    except Exception as error:
+        # Pillow's readers let almost anything escape from a damaged file: SyntaxError, struct.error,
+        # IndexError, EOFError and more. To the caller they all mean the same.
+        raise PhotoError(
+            f"{name}: cannot be read as an image ({str(error) or type(error).__name__}); "
+            "save it again as JPEG or PNG, or leave it out."
+        ) from error
+
+
+def _to_srgb(image):
+    """A loaded PIL image of any mode -> PIL "RGB" in sRGB, over white."""
+    if image.mode[0] in "IF":  # deep grey: 16 or 32 bits, or floating point
+        image = _deep_grey(image)
+    profile = image.info.get("icc_profile")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    elif image.mode not in ("RGB", "L", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    if image.mode == "LAB":
+        image = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _SRGB, outputMode="RGB")
+    elif profile:
+        image = _apply_profile(image, profile)
+    image = image.convert("RGB")
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image
+
+
+def _apply_profile(image, profile):
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return image
+        return ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # damaged, or not for this kind of picture: do as viewers do
+        return image
+
+
+def _deep_grey(image):
+    """16-bit, 32-bit or floating-point grey -> PIL "L". The white level is taken from the kind of file."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    top = values.max(initial=0)
+    if image.mode == "F":  # no rule says what white is: the smallest of the usual ones that holds
+        white = next((w for w in (1, 255, 65535) if top <= w), top)
+    else:
+        white = 65535 if top <= 65535 else top
+    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+
+
+def find_photos(folder):
+    """All image files below a folder (or the one file given), sorted by path.
+
+    Hidden files and the "__MACOSX" folders that zip archives bring along are passed over.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or holds no image file.
+    """
+    folder = Path(folder).expanduser()
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; check the path.")
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".") and f != "__MACOSX"]
+        found += [Path(parent, f) for f in files if not f.startswith(".") and Path(f).suffix.lower() in SUFFIXES]
+    if not found:
+        raise FileNotFoundError(f"{folder}: holds no image files; point to a folder of JPEG or PNG photos.")
+    return sorted(found)

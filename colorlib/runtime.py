@@ -1,0 +1,113 @@
+"""What this machine is: device, Colab or not, preset, folders, and where output goes."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+_HOME = Path(__file__).resolve().parents[1]
+if not (_HOME / "pyproject.toml").is_file():  # installed as a package: there is no project folder
+    _HOME = Path.cwd()
+
+
+def platform():
+    """Where we run: "kaggle", "colab" (a notebook there), "colab-subprocess" or "local"."""
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):  # asked first: Kaggle's image sets Colab's variables too
+        return "kaggle"
+    if "google.colab" in sys.modules:
+        return "colab"
+    return "colab-subprocess" if os.environ.get("COLAB_RELEASE_TAG") else "local"
+
+
+def device():
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large everything is, chosen once; nothing asks about it again."""
+
+    name: str
+    dataset: str  # what 01_data offers first: a name that datasets.fetch knows
+    recipe_changes: dict = field(default_factory=dict)  # to every recipe
+    workers: int = 0  # processes that decode photos
+
+
+PRESETS = {
+    # The published settings. Colab's machines have two cores.
+    "t4": Preset("t4", "places365", workers=2),
+    # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
+    # processes: a plain script cannot start them where Python spawns instead of forking.
+    "sample": Preset(
+        "sample", "sample", {"size": 64, "batch_size": 16, "n_epochs": 30, "subset": 1.0, "patience": None}
+    ),
+}
+
+
+def preset():
+    """The preset in force: `COLORLIB_PRESET`, else "t4" on Colab or Kaggle with a GPU, else "sample"."""
+    name = os.environ.get("COLORLIB_PRESET")
+    if not name:
+        name = "t4" if platform() != "local" and torch.cuda.is_available() else "sample"
+    if name not in PRESETS:
+        raise ValueError(f"COLORLIB_PRESET is {name!r}: set it to {' or '.join(PRESETS)}, or remove it.")
+    return PRESETS[name]
+
+
+def runs_dir():
+    """Where runs, figures and tables go: `COLORLIB_RUNS`, else `runs` in the project's folder."""
+    return _folder("COLORLIB_RUNS", "runs")
+
+
+def data_dir():
+    """Where photos go: `COLORLIB_DATA`, else `data` in the project's folder."""
+    return _folder("COLORLIB_DATA", "data")
+
+
+def _folder(variable, default):
+    return Path(os.environ.get(variable) or _HOME / default).expanduser().resolve()
+
+
+def writable(folder, variable="COLORLIB_RUNS"):
+    """Make a folder and see that files can be written there; returns it.
+
+    Raises:
+        PermissionError: if not; says which variable points elsewhere.
+    """
+    folder = Path(folder)
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder or set {variable} to one."
+        ) from error
+    return folder
+
+
+def bar(total, label):
+    """A progress bar on standard output, redrawn at most once a second."""
+    return tqdm(total=total, desc=label, file=sys.stdout, mininterval=1, dynamic_ncols=True)
+
+
+def describe():
+    """Versions, device and preset in a few lines; without a GPU, what to do about it."""
+    lines = [f"Python {sys.version.split()[0]}"]
+    lines += [f"{name} {version(name)}" for name in ("torch", "torchvision", "scikit-image", "numpy")]
+    text = " · ".join(lines) + "\n"
+    if torch.cuda.is_available():
+        text += f"Device: {torch.cuda.get_device_name()}"
+    else:
+        text += f"Device: CPU with {os.cpu_count()} cores."
+        if platform() in ("colab", "kaggle"):
+            text += " For a free GPU choose Runtime > Change runtime type > T4 GPU (Kaggle: Settings > Accelerator)."
+        else:
+            text += " That is enough for the sample; for the published settings open this notebook in Colab."
+    return text + f"\nPreset: {preset().name} (data set: {preset().dataset}). Results go to {runs_dir()}"
