@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from colorlib import color, photos, runtime
+from colorlib import color, datasets, photos, runtime
 
 SHORT_SIDE = 256  # prepared photos are at most this large, and never enlarged
 MIN_SIDE = 64  # smaller ones are left out
@@ -99,6 +99,29 @@ class Prepared:
         return pd.concat([counts, faults.rename(index="left out: {}".format)]).rename("photos").to_frame()
 
 
+def ready(dataset, **settings):
+    """A data set by name, or a folder of photos by path: fetched and prepared, unless it is already.
+
+    Args:
+        dataset: what `datasets.fetch` knows: "sample", the name of a set, or a path.
+        settings: `seed`, `val`, `test`, `keep_grey` and `limit`, as for `prepare`.
+
+    Returns:
+        The `Prepared` set, below `runtime.data_dir()`.
+    """
+    root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
+    named = dataset in datasets.NAMES
+    return prepare(datasets.fetch(dataset, root), root / "prepared", name=dataset if named else None, **settings)
+
+
+def ready_again(settings):
+    """The set that was prepared with these `Prepared.settings`, on this machine or an earlier one."""
+    settings = dict(settings)
+    name, source = settings.pop("name"), settings.pop("source")
+    # By name only where the folder is not here: one of the user's own may be called like a data set.
+    return ready(name if name in datasets.NAMES and not Path(source).is_dir() else source, **settings)
+
+
 def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=False, limit=None):
     """Check every photo below a folder, resize and split the good ones, and write them with a manifest.
 
@@ -128,9 +151,9 @@ def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=Fal
         chosen = np.random.default_rng((seed, len(files))).choice(len(files), limit, replace=False)
         files = [files[i] for i in sorted(chosen)]
     name = re.sub(r"\W+", "-", name or source.resolve().name).strip("-").lower()
-    settings = {"name": name, "seed": seed, "val": val, "test": test, "keep_grey": keep_grey}
-    listing = "".join(f"{f.relative_to(source)}\t{f.stat().st_size}\n" for f in files)
-    key = hashlib.sha256(f"{source.resolve()}\n{settings}\n{listing}".encode()).hexdigest()[:8]
+    settings = {"seed": seed, "val": val, "test": test, "keep_grey": keep_grey, "limit": limit}
+    listing = "".join(f"{f.relative_to(source)}\t{f.stat().st_size if f.exists() else 0}\n" for f in files)
+    key = hashlib.sha256(f"{source.resolve()}\n{settings}\n{listing}".encode(errors="backslashreplace")).hexdigest()[:8]
     folder = Path(root) / f"{name}-{key}"
     if not folder.is_dir():
         partial = folder.with_name(folder.name + ".partial")
@@ -143,8 +166,9 @@ def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=Fal
             counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
             raise ValueError(f"{source}: none of its {len(rows)} photos can be used ({counts}); choose another folder.")
         rows["split"] = _split(rows, seed, val, test)
-        rows.to_csv(partial / "manifest.csv", index=False)
-        (partial / "settings.json").write_text(json.dumps(settings, indent=1))
+        rows.to_csv(partial / "manifest.csv", index=False, errors="backslashreplace")  # names that are not UTF-8
+        facts = {"name": name, "source": str(source.resolve()), **settings}
+        (partial / "settings.json").write_text(json.dumps(facts, indent=1))
         partial.rename(folder)
     return Prepared(folder)
 

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import urllib.error
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -28,7 +29,8 @@ class ResNetColorizer(nn.Module):
     ResNet18 system that the document improves on; the figure does not say which comes first.
     """
 
-    stride = 8  # what the encoder divides the size by
+    children_used = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")  # "first 6 layers"
+    stride = 8  # what they divide the size by
 
     def __init__(self, arch="resnet34"):
         super().__init__()
@@ -37,24 +39,21 @@ class ResNetColorizer(nn.Module):
         # that is, what the original layer computes for a grey picture.
         resnet.conv1.weight = nn.Parameter(resnet.conv1.weight.detach().sum(dim=1, keepdim=True))
         resnet.conv1.in_channels = 1
-        self.encoder = nn.Sequential(  # 1 x 224 x 224
-            resnet.conv1,  # 64 x 112 x 112
-            resnet.bn1,
-            resnet.relu,
-            resnet.maxpool,  # 64 x 56 x 56
-            resnet.layer1,  # 64 x 56 x 56
-            resnet.layer2,  # 128 x 28 x 28
-        )
+        # 1 x 224 x 224 -> conv1: 64 x 112 x 112 -> maxpool, layer1: 64 x 56 x 56 -> layer2: 128 x 28 x 28
+        self.encoder = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in self.children_used))
         self.decoder = nn.Sequential(
-            conv_block(128, 128, scale=2),  # 128 x 56 x 56
-            conv_block(128, 64),  # 64 x 56 x 56
-            conv_block(64, 64, scale=2),  # 64 x 112 x 112
-            conv_block(64, 64),  # 64 x 112 x 112
-            conv_block(64, 32, scale=2),  # 32 x 224 x 224
-            conv_block(32, 16),  # 16 x 224 x 224
-            nn.Conv2d(16, 2, 3, padding=1),  # 2 x 224 x 224
+            OrderedDict(
+                block1=conv_block(128, 128, scale=2),  # 128 x 56 x 56
+                block2=conv_block(128, 64),  # 64 x 56 x 56
+                block3=conv_block(64, 64, scale=2),  # 64 x 112 x 112
+                block4=conv_block(64, 64),  # 64 x 112 x 112
+                block5=conv_block(64, 32, scale=2),  # 32 x 224 x 224
+                block6=conv_block(32, 16),  # 16 x 224 x 224
+                to_ab=nn.Conv2d(16, 2, 3, padding=1),  # 2 x 224 x 224
+            )
         )
-        nn.init.constant_(self.decoder[-1].bias, color.to_unit(0))  # start near grey, not near ab = -128
+        nn.init.normal_(self.decoder.to_ab.weight, std=1e-3)  # start near grey: torch's default starts at a
+        nn.init.constant_(self.decoder.to_ab.bias, color.to_unit(0))  # chroma of 100, this at 3
 
     def forward(self, L):
         """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
@@ -66,13 +65,8 @@ class ResNetColorizer(nn.Module):
 
     def load_imagenet(self, state):
         """Take over the encoder's part of a torchvision ResNet state dict (three-channel conv1)."""
-        children = dict(zip(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"), map(str, range(6))))
-        mine = {}
-        for key, value in state.items():
-            child, _, rest = key.partition(".")
-            if child in children:
-                value = value.sum(dim=1, keepdim=True) if key == "conv1.weight" else value
-                mine[f"{children[child]}.{rest}"] = value
+        mine = {key: value for key, value in state.items() if key.split(".")[0] in self.children_used}
+        mine["conv1.weight"] = mine["conv1.weight"].sum(dim=1, keepdim=True)
         self.encoder.load_state_dict(mine)
 
 
@@ -126,10 +120,6 @@ def imagenet_state(arch, file=None, cache=None):
                 shutil.copyfile(kept, local)
             else:
                 torch.hub.download_url_to_file(url, local, hash_prefix=prefix)
-        if kept and not _hash_is(kept, prefix):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(local, kept)
-        return torch.load(local, map_location="cpu", weights_only=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
             f"The ImageNet weights of {arch} could not be fetched from {url} ({error}). Training starts from "
@@ -137,6 +127,13 @@ def imagenet_state(arch, file=None, cache=None):
             stacklevel=2,
         )
         return None
+    try:
+        if kept and not _hash_is(kept, prefix):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(local, kept)
+    except OSError as error:  # a full Drive is no reason to train without them
+        warnings.warn(f"{kept}: the ImageNet weights could not be kept there ({error}); going on.", stacklevel=2)
+    return torch.load(local, map_location="cpu", weights_only=True)
 
 
 def _hash_is(path, prefix):

@@ -1,6 +1,5 @@
 """fit(): the training loop of 02_train, made safe."""
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 
 from colorlib import checkpoints, color, evaluation, models, recipes, runtime
 from colorlib.colorize import colorize
-from colorlib.data import Photos, batches, draw_subset, loader, mean_ab
+from colorlib.data import Photos, batches, draw_subset, loader, mean_ab, ready, ready_again
 from colorlib.photos import open_photo
 
 N_STRIP = 6  # validation photos that are coloured after every epoch, to see the training
@@ -42,12 +41,18 @@ class Run:
     @property
     def history(self):
         """A row per epoch: `epoch` from 1, `train_mse`, `val_mse` (both on ab_unit), `seconds`."""
-        return pd.read_csv(self.dir / "history.csv")
+        # From the checkpoint, not from history.csv: it comes back from the mirror with the weights.
+        return pd.DataFrame(checkpoints.load(self.dir, "last")[0]["history"])
 
     @property
     def strips(self):
         """Pictures of the same validation photos after each epoch, `{epoch: path}`; 0 is before training."""
         return {int(p.stem.split("-")[1]): p for p in sorted((self.dir / "strips").glob("epoch-*.png"))}
+
+    @property
+    def truth(self):
+        """The true colours of the photos in `strips`: a path."""
+        return self.dir / "strips" / "truth.png"
 
     def model(self):
         """The best model, in evaluation mode, on this machine's device."""
@@ -89,11 +94,13 @@ def fit(recipe, data, run_dir, mirror=None):
     run_dir = runtime.writable(run_dir)
     files, val_files = data.files("train"), data.files("val")
     _check_sizes(recipe, len(files), val_files, data)
-    facts = {"recipe": asdict(recipe), "data": {"name": data.name, "fingerprint": data.fingerprint}}
+    facts = {"recipe": asdict(recipe), "data": {"fingerprint": data.fingerprint, "settings": data.settings}}
     previous = _restore(run_dir, mirror, facts)
 
     device, workers = runtime.device(), runtime.preset().workers
-    model = models.build(recipe.model)
+    with torch.random.fork_rng(devices=[]):  # the caller's random stream is left as it was
+        torch.default_generator.manual_seed(recipe.seed)  # and not, as torch.manual_seed does, the GPU's
+        model = models.build(recipe.model)
     if previous:
         state, saved = previous
         model.load_state_dict(state["model"])
@@ -101,7 +108,7 @@ def fit(recipe, data, run_dir, mirror=None):
         facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
         print(f"Resuming {run_dir.name} after epoch {len(history)}.")
     else:
-        model, facts["encoder_weights"] = _fresh_model(recipe, mirror)
+        facts["encoder_weights"] = _load_encoder(model, recipe, mirror)
         history = []
         facts["train_mean"] = mean_ab(files, workers=workers).tolist()
     model.to(device)
@@ -112,8 +119,9 @@ def fit(recipe, data, run_dir, mirror=None):
     train_set = Photos(files, recipe.size, recipe.resize, flip=recipe.flip, seed=recipe.seed)
     val_set = Photos(val_files, recipe.size, recipe.resize)
     strip = [open_photo(val_files[i]) for i in np.linspace(0, len(val_files) - 1, N_STRIP).round().astype(int)]
+    _save_strip(run_dir, "truth", strip)
     if not previous:
-        _save_strip(run_dir, 0, model, strip)
+        _save_strip(run_dir, "epoch-00000", [colorize(model, rgb) for rgb in strip])
 
     steps = math.ceil(len(draw_subset(len(files), recipe.subset, recipe.seed, 0)) / recipe.batch_size)
     with runtime.bar(recipe.n_epochs * steps, recipe.name) as bar:
@@ -123,18 +131,19 @@ def fit(recipe, data, run_dir, mirror=None):
             chosen = draw_subset(len(files), recipe.subset, recipe.seed, epoch // recipe.phase_epochs)
             order = batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed)
             train_mse = _train_epoch(model, optimizer, loader(train_set, order, workers), device, bar)
-            if not math.isfinite(train_mse):
-                raise FloatingPointError(
-                    f"the loss is {train_mse} in epoch {epoch + 1}; the last good checkpoint is the one of epoch "
-                    f"{epoch} in {run_dir}. A smaller rate than {recipe.lr:g} usually helps."
-                )
             rows = evaluation.evaluate(model, val_set, facts["train_mean"], recipe.batch_size, workers)
-            facts["floors"] = {name: rows[name].mean() for name in evaluation.FLOORS}
+            val_mse = float(rows.mse.mean())  # a NumPy number would not load with weights_only
+            if not math.isfinite(train_mse + val_mse):  # the last step can break what no later one tells
+                raise FloatingPointError(
+                    f"the loss is not a number in epoch {epoch + 1}; what {run_dir} holds is from the epochs before. "
+                    f"A smaller rate than {recipe.lr:g} usually helps."
+                )
+            facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
             seconds = time.perf_counter() - start
-            history.append({"epoch": epoch + 1, "train_mse": train_mse, "val_mse": rows.mse.mean(), "seconds": seconds})
+            history.append({"epoch": epoch + 1, "train_mse": train_mse, "val_mse": val_mse, "seconds": seconds})
             _save(run_dir, mirror, model, optimizer, history, facts)
-            _save_strip(run_dir, epoch + 1, model, strip)
-            bar.set_postfix_str(f"epoch {epoch + 1}, MSE train {train_mse:.5f} val {rows.mse.mean():.5f}")
+            _save_strip(run_dir, f"epoch-{epoch + 1:05d}", [colorize(model, rgb) for rgb in strip])
+            bar.set_postfix_str(f"epoch {epoch + 1}, MSE train {train_mse:.5f} val {val_mse:.5f}")
     return Run(run_dir)
 
 
@@ -165,40 +174,39 @@ def _check_sizes(recipe, n_train, val_files, data):
         raise ValueError(f"{data.name!r} has no validation photos: prepare it with a share of them (val=0.1).")
 
 
-def _fresh_model(recipe, mirror):
-    """A model at its start, and a label for the table that says where its encoder comes from."""
-    with torch.random.fork_rng(devices=[]):  # the caller's random stream is left as it was
-        torch.manual_seed(recipe.seed)
-        model = models.build(recipe.model)
+def _load_encoder(model, recipe, mirror):
+    """Give a fresh model its starting weights; a label for the table says where they come from."""
     if recipe.encoder_weights == "none":
-        return model, "none, by choice"
+        return "none, by choice"
     given = None if recipe.encoder_weights == "imagenet" else recipe.encoder_weights
     state = models.imagenet_state(recipe.model, given, cache=Path(mirror).parent / "weights" if mirror else None)
     if state is None:
-        return model, "none: ImageNet's could not be fetched"
+        return "none: ImageNet's could not be fetched"
     model.load_imagenet(state)
-    return model, f"from {given}" if given else "ImageNet"
+    return f"from {given}" if given else "ImageNet"
 
 
 def _restore(run_dir, mirror, facts):
     """The newest whole checkpoint of this run, here or in the mirror: `(state, facts)`, or None.
 
     Raises:
-        ValueError: if it belongs to another recipe or data set.
+        ValueError: if either folder holds a run of another recipe or data set; neither is touched.
+        OSError: if the mirror's is newer and cannot be copied: a fresh start would overwrite it.
     """
     here, there = checkpoints.manifest(run_dir, "last"), mirror and checkpoints.manifest(mirror, "last")
+    for folder, found in ((run_dir, here), (mirror, there)):
+        was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found or facts, facts))
+        differs = [key for key in now if was.get(key) != now[key] and key not in BUDGET]
+        if differs:
+            told = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs)
+            raise ValueError(f"{folder} holds another run ({told}): choose another folder, or delete that one.")
     if there and (not here or there["epoch"] > here["epoch"]):
-        for name in ("last", "best"):
-            checkpoints.copy(mirror, run_dir, name)
-    found = checkpoints.manifest(run_dir, "last")
-    if not found:
-        return None
-    was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found, facts))
-    differs = [key for key in now if was.get(key) != now[key] and key not in BUDGET]
-    if differs:
-        told = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs)
-        raise ValueError(f"{run_dir} holds another run ({told}): choose another folder, or delete that one.")
-    return checkpoints.load(run_dir, "last")
+        checkpoints.copy(mirror, run_dir, "best")
+        if not checkpoints.copy(mirror, run_dir, "last"):
+            raise OSError(f"{mirror}: its newer checkpoint could not be copied to {run_dir}; try again.")
+    elif here:
+        _to_mirror(run_dir, mirror)  # what did not arrive when the mirror was away
+    return checkpoints.load(run_dir, "last") if here or there else None
 
 
 def _should_stop(history, patience):
@@ -211,22 +219,25 @@ def _should_stop(history, patience):
 def _save(run_dir, mirror, model, optimizer, history, facts):
     facts = {**facts, "epoch": len(history), "val_mse": history[-1]["val_mse"], "device": str(runtime.device())}
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    names = ["last"]
-    if history[-1]["val_mse"] == min(h["val_mse"] for h in history):
-        names.insert(0, "best")
+    if history[-1]["val_mse"] < min((h["val_mse"] for h in history[:-1]), default=math.inf):
         checkpoints.save(run_dir, "best", {"model": weights}, facts)
     state = {"model": weights, "optimizer": optimizer.state_dict(), "history": history}
     checkpoints.save(run_dir, "last", state, facts)
     pd.DataFrame(history).to_csv(run_dir / "history.csv", index=False)
-    for name in names if mirror else ():
+    _to_mirror(run_dir, mirror)
+
+
+def _to_mirror(run_dir, mirror):
+    for name in ("best", "last") if mirror else ():  # best too, each time: it may not have arrived before
         checkpoints.copy(run_dir, mirror, name)
 
 
-def _save_strip(run_dir, epoch, model, photos_):
+def _save_strip(run_dir, name, row):
     (run_dir / "strips").mkdir(exist_ok=True)
-    side = min(min(p.shape[:2]) for p in photos_)
-    row = [colorize(model, p)[:side, :side] for p in photos_]
-    Image.fromarray(np.concatenate(row, axis=1)).save(run_dir / "strips" / f"epoch-{epoch:05d}.png")
+    side = min(min(rgb.shape[:2]) for rgb in row)
+    gap = np.full((side, 4, 3), 255, dtype=np.uint8)
+    strip = np.concatenate([part for rgb in row for part in (rgb[:side, :side], gap)], axis=1)
+    Image.fromarray(strip).save(run_dir / "strips" / f"{name}.png")
 
 
 def newest_run(root, mirror=None):
@@ -239,6 +250,22 @@ def newest_run(root, mirror=None):
     return None
 
 
-def describe_recipe(recipe):
-    """A recipe as a two-column DataFrame."""
-    return pd.DataFrame(json.loads(json.dumps(asdict(recipe))).items(), columns=["setting", "value"])
+def newest_or_sample(mirror=None):
+    """A trained run and its photos for the notebooks that need one: the newest, else a minute's training.
+
+    Returns:
+        `(run, photos)`: the `Run` and the `data.Prepared` set that it was trained on.
+    """
+    root = runtime.runs_dir()
+    run = newest_run(root, mirror)
+    if run:
+        print(f"Using the newest run, {run}.")
+        photos = ready_again(run.facts["data"]["settings"])
+        if photos.fingerprint != run.facts["data"]["fingerprint"]:
+            print("Its folder of photos has changed since: some of the photos shown here may have been trained on.")
+    else:
+        print("There is no trained run yet: training on the sample for about a minute.")
+        photos = ready("sample")
+        recipe = recipes.get("resnet34", **runtime.PRESETS["sample"].recipe_changes)
+        run = fit(recipe, photos, root / "resnet34-sample", mirror and Path(mirror) / "resnet34-sample")
+    return run, photos

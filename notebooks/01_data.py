@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Choose and prepare the photos
+# *In Colab: upload this notebook, put the project's folder into your Drive as `colorization`, tick `use_drive`.*
+#
+# Every later notebook learns from, or is judged on, the photos that you choose here.
+#
+# **What you will do**
+# - choose a data set and have every photo checked, resized and put into one of three splits;
+# - take a photo apart into lightness and colour, and see how colours are spread over a data set;
+# - find out how well one can do *without* a network.
+#
+# **What you will learn:** why colorization is done in CIELAB, why photos are mostly brownish, and why an error
+# means nothing until a trivial answer stands beside it.
+#
+# **What you need:** no GPU. Seconds for the sample; for Places365 on Colab a download of 525 MB and some minutes.
+# It leaves prepared photos for `02_train`.
+
+# %% [markdown]
+# ## Set up
+# This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
+# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+use_drive = False  # @param {type: "boolean"}
+REPOSITORY = ""  # written by tools/sync_notebooks.py
+DRIVE = Path("/content/drive/MyDrive/colorization")
+
+if use_drive and "google.colab" in sys.modules:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+here = Path(globals().get("__file__", "notebook")).resolve().parent
+places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
+root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
+if not root.is_dir() and not REPOSITORY:
+    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+if not root.is_dir():
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+sys.path.insert(0, str(root))
+mirror = DRIVE / "runs" if use_drive else None
+print(f"Using the project in {root}")
+
+# %% [markdown]
+# ## Import and configure
+# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+
+from colorlib import color, data, evaluation, photos, plots, runtime
+
+# %% [markdown]
+# Two things can be chosen. `dataset` is `sample` (five everyday scenes that come with scikit-image, no download),
+# `places365` (36,500 photos), `imagenette` (13,394 photos of ten kinds of things), or **the path of any folder of
+# photos of yours**. Empty means: `sample` on a laptop, `places365` on a Colab GPU. `max_photos` draws some of them
+# at random; 0 means all.
+
+# %%
+dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
+max_photos = 0  # @param {type: "integer"}
+
+dataset = dataset or runtime.preset().dataset
+print(runtime.describe())
+
+# %% [markdown]
+# ## Check, resize and split
+# Some photos cannot teach colour. A grey one, saved as RGB, teaches that grey is always right; a sepia print teaches
+# brown. Both look like ordinary files, so each photo is examined in CIELAB. Broken files, exact duplicates and photos
+# under 64 pixels are left out as well. What remains is scaled to a short side of at most 256 and saved once, because
+# decoding large JPEGs again in every epoch is what a GPU usually waits for.
+
+# %%
+prepared = data.ready(dataset, limit=max_photos or None)
+print(f"{prepared.name}: {len(prepared.kept)} photos of {len(prepared.manifest)} in {prepared.folder}")
+plots.show_table(prepared.report())
+
+# %% [markdown]
+# Each photo belongs to one split alone. **Training** photos teach; **validation** photos choose when to stop; **test**
+# photos are for the final figures. Our five sample scenes cannot give that: their validation crops are held-out bands
+# of the *training* scenes, which is easier than a new photo; only the test crops are scenes of their own.
+
+# %%
+splits = ["train", "val", "test"]
+counts = prepared.kept.groupby("pixels").split.nunique()
+assert (counts == 1).all(), "a photo is in two splits"
+some = {split: prepared.files(split) for split in splits}
+rows = [[photos.open_photo(f) for f in files[:: max(1, len(files) // 7)][:7]] for files in some.values()]
+plots.show(plots.grid(rows, captions=[f"{split}: {len(files)} photos" for split, files in some.items()]), "01_splits")
+
+# %% [markdown]
+# And these were left out, up to three for each reason. Judge for yourself: a clear sky and a sepia print both have
+# one colour that follows the lightness, so a few skies go too. `data.ready(dataset, keep_grey=True)` keeps them, as
+# document 000 did.
+
+# %%
+left_out = prepared.manifest[(prepared.manifest.split == "") & (prepared.manifest.width > 0)]
+examples = left_out.groupby("reason").head(3).head(7)
+source = prepared.settings["source"]
+pictures = [photos.open_photo(f"{source}/{name}") for name in examples.source]
+if pictures:
+    plots.show(plots.grid([pictures], captions=[examples.reason.str.split(":").str[0].tolist()]), "01_left_out")
+print(f"{len(left_out)} photos that could be read were left out.")
+
+# %% [markdown]
+# ## Take a photo apart
+# CIELAB describes a colour by three numbers: **L**, how light it is (0 to 100), **a**, from green to red, and **b**,
+# from blue to yellow. L alone is the grey photo. It is given to the network, and it is also used as it is in the
+# result, so that only a and b need to be guessed.
+
+# %%
+photo = photos.open_photo(prepared.files("train")[0])
+rgb = torch.from_numpy(photo).permute(2, 0, 1)[None]  # (1, 3, H, W) uint8
+L, ab = color.rgb_to_lab(rgb)  # (1, 1, H, W) and (1, 2, H, W)
+for name, channel in {"L": L, "a": ab[:, :1], "b": ab[:, 1:]}.items():
+    print(f"{name}: {tuple(channel.shape)}, from {channel.min():.1f} to {channel.max():.1f}")
+assert L.min() >= 0 and L.max() <= 100
+plots.show(plots.channels(photo), "01_channels")
+
+# %% [markdown]
+# Putting the channels together again gives back the very same bytes. So whatever is wrong with a coloured photo
+# later on, the conversion is not to blame.
+
+# %%
+back = color.lab_to_rgb(L, ab)
+assert torch.equal(back, rgb)
+print("L, a and b give back every byte of the photo.")
+
+# %% [markdown]
+# ## See how colour is distributed
+# Count how often each (a, b) pair occurs in the training photos. The scale is logarithmic, and has to be: most pixels
+# of most photos are nearly neutral, a little towards orange. A network that minimises squared error is pulled to that
+# middle, which is why careless colorizations are brown.
+
+# %%
+edges = np.linspace(-110, 110, 111)
+chosen = prepared.files("train")[:: max(1, len(prepared.files("train")) // 1000)]
+photo_set = data.Photos(chosen, size=64)
+density = np.zeros((110, 110))
+for rgb in data.loader(photo_set, data.batches(range(len(chosen)), 64)):
+    a, b = color.rgb_to_lab(rgb)[1].movedim(1, 0).flatten(1).numpy()
+    density += np.histogram2d(a, b, bins=[edges, edges])[0]
+plots.show(plots.ab_density(density / density.sum(), edges), "01_ab_density")
+
+# %% [markdown]
+# How much of the data is colourful? Chroma is the distance from the neutral middle.
+
+# %%
+centres = (edges[1:] + edges[:-1]) / 2
+chroma = np.hypot(*np.meshgrid(centres, centres, indexing="ij"))
+share = pd.Series({f"chroma under {c}": density[chroma < c].sum() / density.sum() for c in (5, 10, 20, 40)})
+plots.show_table(share.map("{:.0%}".format).to_frame("share of the pixels"))
+
+# %% [markdown]
+# ## Measure the floors
+# Before any network is trained, three trivial answers set the scale. **All grey** predicts a = b = 0. **The mean
+# colour** of the training photos is one constant for every pixel. **Each photo's own mean colour** looks at the
+# answer, so nobody can use it, but it shows how far one colour per photo could go. The error is the one that the
+# source documents state: the mean squared difference of `ab_unit = (ab + 128) / 255`.
+
+# %%
+mean = data.mean_ab(prepared.files("train")).view(1, 2, 1, 1)
+val_set = data.Photos(prepared.files("val"), size=128)
+floors = []
+for rgb in data.loader(val_set, data.batches(range(len(val_set)), 64)):
+    ab = color.rgb_to_lab(rgb)[1]
+    own = ab.mean(dim=(2, 3), keepdim=True)
+    guesses = {"grey": torch.zeros_like(ab), "train_mean": mean.expand_as(ab), "oracle": own.expand_as(ab)}
+    floors.append(pd.DataFrame({name: evaluation.mse_per_photo(guess, ab) for name, guess in guesses.items()}))
+floors = pd.concat(floors, ignore_index=True).astype(float)
+table = pd.DataFrame({evaluation.FLOORS[name]: [floors[name].mean()] for name in floors}).T
+plots.show_table(table.set_axis(["MSE on ab_unit, validation photos"], axis=1).round(5))
+
+# %% [markdown]
+# And this is what such errors look like: a photo, and the same photo by each of the three answers. The published
+# error of document 000 on ImageNet is 0.0027. Whether that is good depends on these floors, and no document has them.
+
+# %%
+n = int(floors.grey.argmax())
+L, ab = plots.lab(photos.open_photo(prepared.files("val")[n]))
+guesses = [ab, torch.zeros(1, 2, 1, 1), mean, ab.mean(dim=(2, 3), keepdim=True)]
+captions = ["MSE 0"] + [f"MSE {floors.loc[n, name]:.5f}" for name in floors]
+titles = ["the photo", "all grey", "mean colour", "its own mean"]
+plots.show(plots.grid([[plots.to_rgb(L, guess) for guess in guesses]], titles, [captions], side=2.2), "01_floors")
+
+# %% [markdown]
+# ## Recap
+# - Photos were checked, resized and split once; the manifest says where each came from and why others are missing.
+# - A photo is L, which is given, and a and b, which are to be guessed; most pixels are nearly neutral.
+# - The floors are the scale for every error from here on.
+#
+# Next: [`02_train`](02_train.ipynb) trains a network to beat them.

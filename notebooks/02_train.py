@@ -1,0 +1,195 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · Train the network
+# *In Colab: upload this notebook, put the project's folder into your Drive as `colorization`, tick `use_drive`.*
+#
+# A network learns to guess a and b from L, before your eyes.
+#
+# **What you will do**
+# - read the recipe of a published system and the network's sizes, layer by layer;
+# - write a training loop of a dozen lines and see it learn one batch;
+# - train for real with `fit`, which is that loop made safe, and watch the colours come.
+#
+# **What you will learn:** what the loss rewards, how to tell learning from memorising, and how a run goes on after
+# an interruption.
+#
+# **What you need:** the photos of `01_data` (they are prepared again if missing). The sample takes about a minute on
+# two CPU cores. The published settings are meant for a T4; their time there has not been measured yet. It leaves a
+# trained model for `03_evaluate` and `04_qualitative_study`.
+
+# %% [markdown]
+# ## Set up
+# This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
+# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+use_drive = False  # @param {type: "boolean"}
+REPOSITORY = ""  # written by tools/sync_notebooks.py
+DRIVE = Path("/content/drive/MyDrive/colorization")
+
+if use_drive and "google.colab" in sys.modules:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+here = Path(globals().get("__file__", "notebook")).resolve().parent
+places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
+root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
+if not root.is_dir() and not REPOSITORY:
+    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+if not root.is_dir():
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+sys.path.insert(0, str(root))
+mirror = DRIVE / "runs" if use_drive else None
+print(f"Using the project in {root}")
+
+# %% [markdown]
+# ## Import and configure
+# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+
+# %%
+from dataclasses import asdict
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from colorlib import color, data, models, photos, plots, recipes, runtime, training
+
+# %% [markdown]
+# `recipe_name` names the system to train. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
+# A run is kept in a folder of its own: to train the same recipe again with other settings, give the new run a name.
+
+# %%
+recipe_name = "resnet34"  # @param ["resnet34"]
+dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
+max_photos = 0  # @param {type: "integer"}
+run_name = ""  # @param {type: "string"}
+
+print(runtime.describe())
+prepared = data.ready(dataset or runtime.preset().dataset, limit=max_photos or None)
+run_name = run_name or f"{recipe_name}-{prepared.name}"
+
+# %% [markdown]
+# ## Read the recipe
+# Document 000 improves on an older student system by a deeper encoder and a larger batch. Its settings are the
+# `published` column. On a laptop, the preset `sample` makes everything smaller, so that the whole study takes minutes;
+# on a Colab GPU both columns are the same.
+
+# %%
+recipe = recipes.get(recipe_name)
+settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
+plots.show_table(settings.assign(changed=(settings.published != settings.here).map({True: "*", False: ""})))
+
+# %% [markdown]
+# ## Follow a photo through the network
+# The encoder is the first third of a ResNet34. It makes the picture eight times smaller while it finds out what is
+# where. The decoder turns these findings into two numbers for each pixel and makes the picture large again.
+#
+# The first layer of a ResNet expects three colour channels. Ours gets one: grey. Document 000 sums the layer's weights
+# over the colour channels, which is what the original computes when all three are equal. It fed `rgb2gray` of the
+# photo; here the grey is the one whose lightness is the photo's L. The two are the same for neutral pixels, and differ
+# a little for coloured ones.
+
+# %%
+model = models.build(recipe.model)
+parts = {f"encoder.{name}": part for name, part in model.encoder.named_children()}
+parts |= {f"decoder.{name}": part for name, part in model.decoder.named_children()}
+sizes = {}
+for name, part in parts.items():
+    part.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: " x ".join(map(str, out.shape[1:]))}))
+model.eval()(torch.full((1, 1, 224, 224), 50.0))
+plots.show_table(pd.Series(sizes, name="output, for an input of 1 x 224 x 224").to_frame())
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+
+# %% [markdown]
+# ## Train on one batch
+# This is all there is to training. The photos arrive as bytes and are converted to L and ab on the device. The model
+# sees L, its guess is compared with ab, and every weight moves a little in the direction that lowers the error.
+# Learning eight photos by heart is no achievement, but a network that cannot even do that has a bug.
+
+# %%
+device = runtime.device()
+photo_set = data.Photos(prepared.files("train"), recipe.size, recipe.resize)
+rgb = torch.stack([photo_set[0, i] for i in range(8)]).to(device)  # (8, 3, size, size) uint8
+
+torch.manual_seed(0)
+model = models.build(recipe.model).to(device).train()
+optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+L, ab = color.rgb_to_lab(rgb)  # (8, 1, size, size), (8, 2, size, size)
+grey_floor = F.mse_loss(color.to_unit(torch.zeros_like(ab)), color.to_unit(ab)).item()
+for step in range(31):
+    loss = F.mse_loss(color.to_unit(model(L)), color.to_unit(ab))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if step % 10 == 0:
+        print(f"step {step:2}: MSE {loss.item():.5f}, {loss.item() / grey_floor:.2f} of the all-grey floor")
+assert loss.item() < grey_floor, "the network cannot learn eight photos: something is wrong"
+
+# %% [markdown]
+# ## Train for real
+# `fit` is this loop over all photos, many times, with what a long run needs: photos mirrored at random, the validation
+# error after every epoch, the best and the last weights saved. If the machine goes away, **run this cell again**: it
+# goes on after the last finished epoch. With `use_drive`, that also works on a new machine.
+#
+# The encoder starts from weights that learned ImageNet's thousand classes, if they can be fetched. If not, there is a
+# warning, training starts from scratch, and the tables say so.
+
+# %%
+run_dir = runtime.runs_dir() / run_name
+run = training.fit(recipe, prepared, run_dir, mirror=mirror and mirror / run_name)
+print(run)
+
+# %% [markdown]
+# ## Compare with the floors
+# If the training error falls and the validation error does not, the network is learning the photos by heart. The
+# circle marks the weights that are kept: those with the lowest validation error. The dashed lines are the floors of
+# `01_data`, on the same validation photos.
+
+# %%
+floors = run.facts["floors"]
+plots.show(plots.curves(run.history, floors), "02_curves")
+
+best, mean_floor = run.facts["val_mse"], floors["train_mean"]
+verdict = "beats" if best < mean_floor else "does NOT beat"
+print(f"The network {verdict} the mean-colour floor on its validation photos: {best:.5f} against {mean_floor:.5f}.")
+print(f"On this scale all grey is {floors['grey']:.5f}; the encoder started from: {run.facts['encoder_weights']}.")
+
+# %% [markdown]
+# ## Watch the colours come
+# The same validation photos, coloured after some of the epochs; the truth is in the last row. Early on everything
+# gets the one mean colour. Then large areas part from each other, and small things come last, if at all.
+
+# %%
+strips = run.strips
+shown = sorted({0, 1, 3, 10, run.facts["epoch"], max(strips)} & set(strips))
+rows = [[photos.open_photo(path)] for path in [*(strips[epoch] for epoch in shown), run.truth]]
+names = [f"after epoch {epoch}" if epoch else "before training" for epoch in shown] + ["the truth"]
+plots.show(plots.grid(rows, captions=names, side=8), "02_progress")
+
+# %% [markdown]
+# ## Recap
+# - The recipe is one record; the network is an encoder that looks and a decoder that paints.
+# - The loop fits on a page, and `fit` is that loop with saving, resuming and validation.
+# - A validation error counts only beside the floors; the curves show when learning turns into memorising.
+#
+# Next: [`03_evaluate`](03_evaluate.ipynb) measures the trained network on photos that it has never seen.

@@ -1,0 +1,188 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Evaluate it
+# *In Colab: upload this notebook, put the project's folder into your Drive as `colorization`, tick `use_drive`.*
+#
+# How good is the network, on photos that it has never seen, and compared with what?
+#
+# **What you will do**
+# - measure the error on test photos, beside the floors, with an interval;
+# - fill in the table of document 000, for the data sets that you have;
+# - look at the best, the middle and the worst results.
+#
+# **What you will learn:** how to read a published error, and why the photos behind it matter more than its digits.
+#
+# **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
+# A GPU helps with large test sets only. It leaves tables in the runs folder.
+
+# %% [markdown]
+# ## Set up
+# This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
+# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+use_drive = False  # @param {type: "boolean"}
+REPOSITORY = ""  # written by tools/sync_notebooks.py
+DRIVE = Path("/content/drive/MyDrive/colorization")
+
+if use_drive and "google.colab" in sys.modules:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+here = Path(globals().get("__file__", "notebook")).resolve().parent
+places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
+root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
+if not root.is_dir() and not REPOSITORY:
+    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+if not root.is_dir():
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+sys.path.insert(0, str(root))
+mirror = DRIVE / "runs" if use_drive else None
+print(f"Using the project in {root}")
+
+# %% [markdown]
+# ## Import and configure
+# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+
+# %%
+import pandas as pd
+
+from colorlib import data, evaluation, plots, photos, recipes, runtime, training
+from colorlib.colorize import colorize
+
+# %% [markdown]
+# The three fields name folders with photos of the data sets that document 000 was tested on, or folders of other
+# photos like them. An empty field leaves its row without a figure of ours; nothing is downloaded. At most `max_photos`
+# of each folder are used, drawn at random; document 000 used 10,000 of ImageNet.
+
+# %%
+imagenet_photos = ""  # @param {type: "string"}
+cvpr09_photos = ""  # @param {type: "string"}
+celeba_photos = ""  # @param {type: "string"}
+max_photos = 10000  # @param {type: "integer"}
+
+print(runtime.describe())
+run, prepared = training.newest_or_sample(mirror)
+model, recipe, workers = run.model(), run.recipe, runtime.preset().workers
+
+# %% [markdown]
+# ## Measure the error, photo by photo
+# The error of each photo is kept, not only the mean, because the question is always "which photos?". The interval
+# tells how much the mean would move with other photos of the same kind: it is found by drawing the photos anew, with
+# replacement, 2,000 times.
+
+# %%
+def measure(files):
+    photo_set = data.Photos(files, recipe.size, recipe.resize)
+    return evaluation.evaluate(model, photo_set, run.facts["train_mean"], workers=workers)
+
+
+val_rows, test_rows = measure(prepared.files("val")), measure(prepared.files("test"))
+test_rows.to_csv(runtime.writable(run.dir) / "test_errors.csv", index=False)
+print(f"{len(test_rows)} photos; the table of all of them is {run.dir / 'test_errors.csv'}")
+plots.show_table(test_rows.describe().loc[["mean", "min", "50%", "max"]].round(5))
+
+# %% [markdown]
+# ## Set it beside the floors
+# First the validation photos, then the test photos. `of the mean-colour floor` is the ratio that matters: below 1 the
+# network knows something about colour, at 1 it knows nothing, above 1 its guesses do harm. The sample's crops overlap
+# and come from few scenes, so for them the intervals are narrower than they should be.
+
+# %%
+name = f"{recipe.name} (encoder: {run.facts['encoder_weights']})"
+tables = {
+    "validation": evaluation.table(val_rows, name),
+    "test": evaluation.table(test_rows, name),
+}
+for split, table in tables.items():
+    table.to_csv(run.dir / f"table_{split}.csv")
+    print(f"{prepared.name}, {split} photos")
+    plots.show_table(evaluation.style(table))
+
+# %% [markdown]
+# In words:
+
+# %%
+for split, table in tables.items():
+    ratio = table["of the mean-colour floor"].iloc[-1]
+    grey = table.MSE.iloc[-1] / table.MSE.iloc[0]
+    verdict = "better" if ratio < 1 else "WORSE"
+    print(f"{split}: {verdict} than the mean colour, with {ratio:.2f} of its error; all grey: {grey:.2f} of its error.")
+
+# %% [markdown]
+# With the sample, expect a gap. Its validation photos are parts of the scenes that the network was trained on; its test
+# photos are a cat and a rocket at night, and nothing in three scenes tells what colour those are. The training photos'
+# mean colour does not help there either. More photos of more kinds are the cure: choose `places365` in `01_data`.
+
+# %% [markdown]
+# ## Fill in the published table
+# Document 000 reports one number for each of three data sets. It does not say which photos they were, nor how well a
+# trivial answer does on them. Published figures are labelled as published. Ours stand beside them only where you gave
+# photos, with the floors on those same photos.
+
+# %%
+folders = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}
+published = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'").set_index("data")
+lines = []
+for dataset, folder in folders.items():
+    line = {"data": dataset, "published (document 000)": published.published[dataset], "photos": 0}
+    if folder:
+        tested = data.ready(folder, val=0, test=1, limit=max_photos)
+        rows = measure(tested.files("test"))
+        low, high = evaluation.interval(rows.mse)
+        line |= {"photos": len(rows), "ours": rows.mse.mean(), "from": low, "to": high}
+        line |= {label: rows[floor].mean() for floor, label in evaluation.FLOORS.items()}
+    lines.append(line)
+comparison = pd.DataFrame(lines).set_index("data").reindex(
+    columns=["published (document 000)", "ours", "from", "to", *evaluation.FLOORS.values(), "photos"]
+)
+comparison.to_csv(run.dir / "table_published.csv")
+plots.show_table(comparison.round(5).astype(object).where(comparison.notna(), "no photos given"))
+
+# %% [markdown]
+# ## Look at the best, the middle and the worst
+# The photos are chosen by their error alone, never by hand. First the validation photos, where the sample's network
+# does well, then the test photos.
+
+# %%
+def extremes(rows, split, per_row=2):
+    ranked = rows.sort_values("mse").reset_index(drop=True)
+    middle = (len(ranked) - per_row) // 2
+    groups = {"best": ranked[:per_row], "middle": ranked[middle : middle + per_row], "worst": ranked[-per_row:]}
+    pictures, captions = [], []
+    for group, chosen in groups.items():
+        truths = [photos.open_photo(file) for file in chosen.file]
+        pictures.append([p for rgb in truths for p in (plots.grey(rgb), rgb, colorize(model, rgb))])
+        captions.append([text for mse in chosen.mse for text in (f"{group}: MSE {mse:.5f}", "", "")])
+    plots.show(plots.grid(pictures, ["grey", "truth", "prediction"] * per_row, captions), f"03_{split}")
+
+
+extremes(val_rows, "validation")
+extremes(test_rows, "test")
+
+# %% [markdown]
+# ## Recap
+# - An error is a mean over photos: it needs an interval, and the floors on the same photos.
+# - Validation on the training scenes flatters; test photos from elsewhere tell the truth.
+# - Published figures without floors cannot be judged, and without the photos cannot be repeated.
+#
+# Next: [`04_qualitative_study`](04_qualitative_study.ipynb) asks people instead of numbers.

@@ -1,0 +1,193 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Ask people
+# *In Colab: upload this notebook, put the project's folder into your Drive as `colorization`, tick `use_drive`.*
+#
+# A squared error does not know what looks right. People do.
+#
+# **What you will do**
+# - colour photos from outside the training set, and real grey ones that never had colours;
+# - colour photos of your own;
+# - make a blinded sheet of real and coloured photos, and score what people say about it.
+#
+# **What you will learn:** how to ask people without telling them the answer, and how little ten photos and five
+# people prove.
+#
+# **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
+# No GPU. It leaves coloured photos, a sheet and its key in the runs folder.
+
+# %% [markdown]
+# ## Set up
+# This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
+# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+use_drive = False  # @param {type: "boolean"}
+REPOSITORY = ""  # written by tools/sync_notebooks.py
+DRIVE = Path("/content/drive/MyDrive/colorization")
+
+if use_drive and "google.colab" in sys.modules:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+here = Path(globals().get("__file__", "notebook")).resolve().parent
+places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
+root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
+if not root.is_dir() and not REPOSITORY:
+    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+if not root.is_dir():
+    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
+sys.path.insert(0, str(root))
+mirror = DRIVE / "runs" if use_drive else None
+print(f"Using the project in {root}")
+
+# %% [markdown]
+# ## Import and configure
+# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+
+# %%
+import numpy as np
+import skimage
+from scipy import stats
+
+from colorlib import photos, plots, recipes, runtime, study, training
+from colorlib.colorize import colorize, colorize_files
+
+# %% [markdown]
+# `own_photos` is a photo or a folder of yours, in colour or not: only its lightness is used. In Colab, tick `upload`
+# to choose files on your computer. `answers` is for the study at the end.
+
+# %%
+own_photos = ""  # @param {type: "string"}
+upload = False  # @param {type: "boolean"}
+answers = ""  # @param {type: "string"}
+
+print(runtime.describe())
+run, prepared = training.newest_or_sample(mirror)
+model = run.model()
+
+# %% [markdown]
+# ## Colour photos that the network has never seen
+# Test photos, spread evenly over the set: what the network was given, the truth, and its guess.
+
+# %%
+files = prepared.files("test")
+chosen = [files[i] for i in np.linspace(0, len(files) - 1, 6).round().astype(int)]
+truths = [photos.open_photo(file) for file in chosen]
+rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb) for rgb in truths]]
+plots.show(plots.grid(rows, captions=["grey", "truth", "prediction"]), "04_test_photos")
+
+# %% [markdown]
+# ## Colour photos that never had colours
+# These old grey photos come with scikit-image. Nobody knows their truth, so there is no error to compute, only the
+# question whether one would believe the result. A network that was trained on three scenes will not convince you.
+
+# %%
+greys = [skimage.data.camera(), skimage.data.coins(), skimage.data.grass(), skimage.data.page()]
+greys = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
+plots.show(plots.grid([greys, [colorize(model, grey) for grey in greys]], side=2.4), "04_grey_photos")
+
+# %% [markdown]
+# ## Colour your own
+# The network looks at a small copy; the colour is brought back to full size and joined with the photo's own lightness,
+# so that no detail is lost. Results are new files; yours are only read. Files that are no photos are listed with the
+# reason.
+
+# %%
+if upload and runtime.platform() == "colab":
+    from google.colab import files as colab_files
+
+    own_photos = runtime.writable(runtime.data_dir() / "uploads", "COLORLIB_DATA")
+    for name, content in colab_files.upload().items():
+        (own_photos / name).write_bytes(content)
+
+if own_photos:
+    coloured = colorize_files(model, own_photos, runtime.runs_dir() / "coloured")
+    plots.show_table(coloured)
+    good = coloured[coloured.coloured != ""].head(4)
+    pairs = [[photos.open_photo(row.photo), photos.open_photo(row.coloured)] for row in good.itertuples()]
+    if pairs:
+        plots.show(plots.grid(pairs, ["the photo", "coloured"], side=3), "04_own_photos")
+else:
+    print("Give the path of a photo or a folder as own_photos above, or tick upload in Colab.")
+
+# %% [markdown]
+# ## Make a blinded sheet
+# Document 000 showed five people five real and five coloured photos and asked which ones a machine had coloured. Here
+# is such a sheet, from the test photos. Nothing on it tells the answer: a draw decides which photos are coloured, no
+# photo appears in both forms, and all go through the same resizing. The key goes to a file of its own. Do not open it.
+
+# %%
+n_photos, seed = min(10, len(files)), 0
+order = np.random.default_rng((seed, 1)).permutation(len(files))[:n_photos]
+key = study.draw_key(n_photos, n_photos // 2, seed)
+pictures = [photos.open_photo(files[i]) for i in order]
+pictures = [colorize(model, rgb) if coloured else rgb for rgb, coloured in zip(pictures, key.coloured)]
+tiles = [study.tile(rgb) for rgb in pictures]
+numbers = key.number.astype(str).tolist()
+folder = runtime.writable(runtime.runs_dir() / "study")
+key.to_csv(folder / "key.csv", index=False)
+plots.show(plots.grid([tiles[:5], tiles[5:]], captions=[numbers[:5], numbers[5:]], side=2.2), "04_sheet")
+
+# %% [markdown]
+# ## Score the answers
+# Show the sheet to some people, each alone. Each names the numbers that a machine coloured. Write one person after
+# the other into `answers` above, with semicolons between them: `1 4 7 8; 2 3; none`, and run the notebook from there.
+#
+# As long as there are no answers, **simulated** people answer, who are right as often as the published 57 %. Then the
+# table below is an exercise and not a result.
+
+# %%
+given = study.parse_answers(answers, n_photos) if answers.strip() else None
+label = "answers of real people" if given else "SIMULATED answers, right with probability 0.57"
+score = study.score(key, given or study.simulate_answers(key, 5, 0.57))
+score.to_csv(folder / ("score.csv" if given else "score_simulated.csv"))
+print(f"{len(score) - 1} participants, {label}")
+plots.show_table(score.round(2))
+
+# %% [markdown]
+# Guessing gives 0.5. If the interval of the last row contains that, the answers do not show that anyone can tell.
+
+# %%
+everyone = score.loc["all"]
+tells = "contains" if everyone["from"] <= 0.5 <= everyone["to"] else "does not contain"
+print(f"Accuracy {everyone.accuracy:.2f}, 95 % interval {everyone['from']:.2f} to {everyone['to']:.2f} ({label}).")
+print(f"The interval {tells} 0.5, the accuracy of guessing.")
+
+# %% [markdown]
+# And this is what others published. The 57 % come from 50 judgements; 28 right of 50 would be 56 %, 29 would be 58 %,
+# and with either the interval reaches well below one half.
+
+# %%
+published = recipes.PUBLISHED[recipes.PUBLISHED.data == "study"].drop(columns="data")
+plots.show_table(published.reset_index(drop=True))
+for right in (28, 29):
+    low, high = stats.binomtest(right, 50).proportion_ci(method="exact")
+    print(f"{right} right of 50 is {right / 50:.0%}, 95 % interval {low:.2f} to {high:.2f}")
+
+# %% [markdown]
+# ## Recap
+# - Photos from outside the training set show what the error hides.
+# - A sheet is blind when a draw decides, both kinds are treated alike, and the key stays away.
+# - With five people and ten photos the interval is so wide that 57 % says almost nothing.
+#
+# Back to [`01_data`](01_data.ipynb): choose more photos, and see how much changes.
