@@ -1,6 +1,7 @@
 """Every figure. Drawn without pyplot, so that no window opens and nothing is left behind in memory."""
 
-import sys
+import base64
+import html
 
 import numpy as np
 import torch
@@ -12,21 +13,23 @@ from colorlib import color, runtime
 FLOOR_STYLE = {"grey": ("all grey", ":"), "train_mean": ("mean colour", "--"), "oracle": ("own mean (oracle)", "-.")}
 
 
-def show(figure, name):
-    """Save a figure as `figures/NAME.png` in the runs folder; in a notebook, show it as well."""
+def show(figure, name, alt):
+    """Save a figure as `figures/NAME.png` in the runs folder; in a notebook, show it, with `alt` for who cannot see."""
     path = runtime.writable(runtime.runs_dir() / "figures") / f"{name}.png"
     figure.savefig(path, dpi=110)
-    if "ipykernel" in sys.modules:
-        from IPython.display import Image, display
+    if runtime.in_notebook():
+        from IPython.display import HTML, display
 
-        display(Image(filename=path))
+        # As HTML, since a plain picture loses its alternative text on the way to a page.
+        data = base64.b64encode(path.read_bytes()).decode()
+        display(HTML(f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'))
     else:
         print(f"Figure: {path}")
 
 
 def show_table(frame):
     """Show a DataFrame whole: as a table in a notebook, as text elsewhere."""
-    if "ipykernel" in sys.modules:
+    if runtime.in_notebook():
         from IPython.display import display
 
         display(frame)
@@ -55,7 +58,7 @@ def grid(rows, columns=(), captions=(), side=1.7):
             ax.imshow(picture)
         for ax, text in zip(line, texts):
             # Left-aligned, since a caption for a whole row is often wider than its first picture.
-            ax.text(0, -0.02, text, transform=ax.transAxes, va="top", fontsize=8)
+            ax.text(0, -0.02, text, transform=ax.transAxes, va="top", fontsize=9)
     for ax, title in zip(axes[0], columns):
         ax.set_title(title, fontsize=9)
     return figure
@@ -63,8 +66,8 @@ def grid(rows, columns=(), captions=(), side=1.7):
 
 def grey(rgb):
     """The neutral photo with the same lightness: uint8 `(H, W, 3)` -> uint8 `(H, W, 3)`."""
-    L = lab(rgb)[0]
-    return to_rgb(L, torch.zeros(1, 2, *L.shape[-2:]))
+    value = (color.l_to_grey(lab(rgb)[0])[0, 0] * 255).round().to(torch.uint8).numpy()
+    return np.repeat(value[..., None], 3, axis=2)
 
 
 def lab(rgb):

@@ -1,5 +1,6 @@
 """What this machine is: device, Colab or not, preset, folders, and where output goes."""
 
+import io
 import os
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 _HOME = Path(__file__).resolve().parents[1]
-if not (_HOME / "pyproject.toml").is_file():  # installed as a package: there is no project folder
+if not (_HOME / "pyproject.toml").is_file() or "/drive/MyDrive/" in _HOME.as_posix():
+    # Installed as a package there is no project folder; and a copy in Drive is read, not written to at every step.
     _HOME = Path.cwd()
 
 
@@ -21,6 +23,15 @@ def platform():
     if "google.colab" in sys.modules:
         return "colab"
     return "colab-subprocess" if os.environ.get("COLAB_RELEASE_TAG") else "local"
+
+
+def in_notebook():
+    """Whether what is displayed reaches a notebook's page."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
 
 
 def device():
@@ -93,8 +104,26 @@ def writable(folder, variable="COLORLIB_RUNS"):
 
 
 def bar(total, label):
-    """A progress bar on standard output, redrawn at most once a second."""
-    return tqdm(total=total, desc=label, file=sys.stdout, mininterval=1, dynamic_ncols=True)
+    """A tqdm progress bar, redrawn at most once a second: one line in a notebook, and in the page made from it."""
+    settings = {"total": total, "desc": label, "mininterval": 1}
+    if in_notebook():
+        return _NotebookBar(file=io.StringIO(), ncols=100, ascii=False, **settings)
+    return tqdm(file=sys.stdout, dynamic_ncols=True, **settings)
+
+
+class _NotebookBar(tqdm):
+    # tqdm's own notebook bar needs ipywidgets, and the plain one leaves a line for every redraw.
+    handle = None
+
+    def display(self, msg=None, pos=None):
+        from IPython.display import DisplayHandle
+
+        shown = {"text/plain": str(self) if msg is None else msg}
+        if self.handle is None:
+            self.handle = DisplayHandle()
+            self.handle.display(shown, raw=True)
+        else:
+            self.handle.update(shown, raw=True)
 
 
 def describe():

@@ -53,7 +53,7 @@ here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
 if not root.is_dir() and not REPOSITORY:
-    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+    raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
 if not root.is_dir():
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
@@ -93,7 +93,7 @@ print(runtime.describe())
 
 # %%
 prepared = data.ready(dataset, limit=max_photos or None)
-print(f"{prepared.name}: {len(prepared.kept)} photos of {len(prepared.manifest)} in {prepared.folder}")
+print(f"{len(prepared.kept)} of {len(prepared.manifest)} photos are in {prepared.folder}")
 plots.show_table(prepared.report())
 
 # %% [markdown]
@@ -106,8 +106,10 @@ splits = ["train", "val", "test"]
 counts = prepared.kept.groupby("pixels").split.nunique()
 assert (counts == 1).all(), "a photo is in two splits"
 some = {split: prepared.files(split) for split in splits}
-rows = [[photos.open_photo(f) for f in files[:: max(1, len(files) // 7)][:7]] for files in some.values()]
-plots.show(plots.grid(rows, captions=[f"{split}: {len(files)} photos" for split, files in some.items()]), "01_splits")
+captions = [f"{split}: {len(files)} photos" for split, files in some.items()]
+every = {split: max(1, len(files) // 7) for split, files in some.items()}
+rows = [[photos.open_photo(f) for f in some[split][:: every[split]][:7]] for split in splits]
+plots.show(plots.grid(rows, captions=captions), "01_splits", "Some photos of each split")
 
 # %% [markdown]
 # And these were left out, up to three for each reason. Judge for yourself: a clear sky and a sepia print both have
@@ -119,8 +121,10 @@ left_out = prepared.manifest[(prepared.manifest.split == "") & (prepared.manifes
 examples = left_out.groupby("reason").head(3).head(7)
 source = prepared.settings["source"]
 pictures = [photos.open_photo(f"{source}/{name}") for name in examples.source]
+reasons = examples.reason.str.split(":").str[0].tolist()
 if pictures:
-    plots.show(plots.grid([pictures], captions=[examples.reason.str.split(":").str[0].tolist()]), "01_left_out")
+    figure = plots.grid([pictures], captions=[reasons])
+    plots.show(figure, "01_left_out", "Photos that were left out")
 print(f"{len(left_out)} photos that could be read were left out.")
 
 # %% [markdown]
@@ -136,7 +140,7 @@ L, ab = color.rgb_to_lab(rgb)  # (1, 1, H, W) and (1, 2, H, W)
 for name, channel in {"L": L, "a": ab[:, :1], "b": ab[:, 1:]}.items():
     print(f"{name}: {tuple(channel.shape)}, from {channel.min():.1f} to {channel.max():.1f}")
 assert L.min() >= 0 and L.max() <= 100
-plots.show(plots.channels(photo), "01_channels")
+plots.show(plots.channels(photo), "01_channels", "A photo and its L, a and b")
 
 # %% [markdown]
 # Putting the channels together again gives back the very same bytes. So whatever is wrong with a coloured photo
@@ -149,9 +153,10 @@ print("L, a and b give back every byte of the photo.")
 
 # %% [markdown]
 # ## See how colour is distributed
-# Count how often each (a, b) pair occurs in the training photos. The scale is logarithmic, and has to be: most pixels
-# of most photos are nearly neutral, a little towards orange. A network that minimises squared error is pulled to that
-# middle, which is why careless colorizations are brown.
+# Count how often each (a, b) pair occurs in the training photos. The scale is logarithmic, and has to be: in most
+# data sets most pixels are nearly neutral, a little towards orange. (The sample's orange suit and red motorcycle make it
+# an exception.) A network that minimises squared error is pulled to that middle, which is why careless colorizations
+# are brown.
 
 # %%
 edges = np.linspace(-110, 110, 111)
@@ -161,7 +166,8 @@ density = np.zeros((110, 110))
 for rgb in data.loader(photo_set, data.batches(range(len(chosen)), 64)):
     a, b = color.rgb_to_lab(rgb)[1].movedim(1, 0).flatten(1).numpy()
     density += np.histogram2d(a, b, bins=[edges, edges])[0]
-plots.show(plots.ab_density(density / density.sum(), edges), "01_ab_density")
+figure = plots.ab_density(density / density.sum(), edges)
+plots.show(figure, "01_ab_density", "The ab plane, and how often each colour occurs")
 
 # %% [markdown]
 # How much of the data is colourful? Chroma is the distance from the neutral middle.
@@ -169,8 +175,9 @@ plots.show(plots.ab_density(density / density.sum(), edges), "01_ab_density")
 # %%
 centres = (edges[1:] + edges[:-1]) / 2
 chroma = np.hypot(*np.meshgrid(centres, centres, indexing="ij"))
-share = pd.Series({f"chroma under {c}": density[chroma < c].sum() / density.sum() for c in (5, 10, 20, 40)})
-plots.show_table(share.map("{:.0%}".format).to_frame("share of the pixels"))
+density = density / density.sum()
+share = {f"chroma under {c}": f"{density[chroma < c].sum():.0%}" for c in (5, 10, 20, 40)}
+plots.show_table(pd.Series(share).to_frame("share of the pixels"))
 
 # %% [markdown]
 # ## Measure the floors
@@ -186,23 +193,23 @@ floors = []
 for rgb in data.loader(val_set, data.batches(range(len(val_set)), 64)):
     ab = color.rgb_to_lab(rgb)[1]
     own = ab.mean(dim=(2, 3), keepdim=True)
-    guesses = {"grey": torch.zeros_like(ab), "train_mean": mean.expand_as(ab), "oracle": own.expand_as(ab)}
-    floors.append(pd.DataFrame({name: evaluation.mse_per_photo(guess, ab) for name, guess in guesses.items()}))
-floors = pd.concat(floors, ignore_index=True).astype(float)
-table = pd.DataFrame({evaluation.FLOORS[name]: [floors[name].mean()] for name in floors}).T
-plots.show_table(table.set_axis(["MSE on ab_unit, validation photos"], axis=1).round(5))
+    guesses = [torch.zeros_like(ab), mean.expand_as(ab), own.expand_as(ab)]
+    floors.append(torch.stack([evaluation.mse_per_photo(guess, ab) for guess in guesses], dim=1))
+floors = pd.DataFrame(torch.cat(floors).numpy(), columns=list(evaluation.FLOORS.values()))
+plots.show_table(floors.mean().to_frame("MSE on ab_unit, validation photos").round(5))
 
 # %% [markdown]
 # And this is what such errors look like: a photo, and the same photo by each of the three answers. The published
 # error of document 000 on ImageNet is 0.0027. Whether that is good depends on these floors, and no document has them.
 
 # %%
-n = int(floors.grey.argmax())
+n = int(floors["all grey"].argmax())
 L, ab = plots.lab(photos.open_photo(prepared.files("val")[n]))
 guesses = [ab, torch.zeros(1, 2, 1, 1), mean, ab.mean(dim=(2, 3), keepdim=True)]
-captions = ["MSE 0"] + [f"MSE {floors.loc[n, name]:.5f}" for name in floors]
+captions = ["MSE 0"] + [f"MSE {mse:.5f}" for mse in floors.loc[n]]
 titles = ["the photo", "all grey", "mean colour", "its own mean"]
-plots.show(plots.grid([[plots.to_rgb(L, guess) for guess in guesses]], titles, [captions], side=2.2), "01_floors")
+figure = plots.grid([[plots.to_rgb(L, guess) for guess in guesses]], titles, [captions], side=2.2)
+plots.show(figure, "01_floors", "A photo, grey, in the mean colour and in its own mean colour")
 
 # %% [markdown]
 # ## Recap

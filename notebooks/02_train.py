@@ -54,7 +54,7 @@ here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
 if not root.is_dir() and not REPOSITORY:
-    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+    raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
 if not root.is_dir():
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
@@ -97,7 +97,9 @@ run_name = run_name or f"{recipe_name}-{prepared.name}"
 # %%
 recipe = recipes.get(recipe_name)
 settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
-plots.show_table(settings.assign(changed=(settings.published != settings.here).map({True: "*", False: ""})))
+plots.show_table(
+    settings.assign(changed=(settings.published != settings.here).map({True: "*", False: ""}))
+)
 
 # %% [markdown]
 # ## Follow a photo through the network
@@ -115,9 +117,11 @@ parts = {f"encoder.{name}": part for name, part in model.encoder.named_children(
 parts |= {f"decoder.{name}": part for name, part in model.decoder.named_children()}
 sizes = {}
 for name, part in parts.items():
-    part.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: " x ".join(map(str, out.shape[1:]))}))
+    part.register_forward_hook(
+        lambda _, __, out, name=name: sizes.update({name: tuple(out.shape[1:])})
+    )
 model.eval()(torch.full((1, 1, 224, 224), 50.0))
-plots.show_table(pd.Series(sizes, name="output, for an input of 1 x 224 x 224").to_frame())
+plots.show_table(pd.Series(sizes, name="output for (1, 224, 224)").to_frame())
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %% [markdown]
@@ -142,7 +146,8 @@ for step in range(31):
     loss.backward()
     optimizer.step()
     if step % 10 == 0:
-        print(f"step {step:2}: MSE {loss.item():.5f}, {loss.item() / grey_floor:.2f} of the all-grey floor")
+        share = loss.item() / grey_floor
+        print(f"step {step:2}: MSE {loss.item():.5f}, {share:.2f} of the all-grey floor")
 assert loss.item() < grey_floor, "the network cannot learn eight photos: something is wrong"
 
 # %% [markdown]
@@ -167,12 +172,13 @@ print(run)
 
 # %%
 floors = run.facts["floors"]
-plots.show(plots.curves(run.history, floors), "02_curves")
+plots.show(plots.curves(run.history, floors), "02_curves", "MSE by epoch, with the floors")
 
 best, mean_floor = run.facts["val_mse"], floors["train_mean"]
 verdict = "beats" if best < mean_floor else "does NOT beat"
-print(f"The network {verdict} the mean-colour floor on its validation photos: {best:.5f} against {mean_floor:.5f}.")
-print(f"On this scale all grey is {floors['grey']:.5f}; the encoder started from: {run.facts['encoder_weights']}.")
+print(f"On its validation photos the network {verdict} the mean-colour floor:")
+print(f"{best:.5f} against {mean_floor:.5f}; all grey is {floors['grey']:.5f}.")
+print(f"The encoder's starting weights: {run.facts['encoder_weights']}.")
 
 # %% [markdown]
 # ## Watch the colours come
@@ -184,7 +190,8 @@ strips = run.strips
 shown = sorted({0, 1, 3, 10, run.facts["epoch"], max(strips)} & set(strips))
 rows = [[photos.open_photo(path)] for path in [*(strips[epoch] for epoch in shown), run.truth]]
 names = [f"after epoch {epoch}" if epoch else "before training" for epoch in shown] + ["the truth"]
-plots.show(plots.grid(rows, captions=names, side=8), "02_progress")
+figure = plots.grid(rows, captions=names, side=8)
+plots.show(figure, "02_progress", "The same photos after some of the epochs")
 
 # %% [markdown]
 # ## Recap

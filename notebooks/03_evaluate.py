@@ -52,7 +52,7 @@ here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
 if not root.is_dir() and not REPOSITORY:
-    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+    raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
 if not root.is_dir():
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
@@ -90,6 +90,7 @@ model, recipe, workers = run.model(), run.recipe, runtime.preset().workers
 # tells how much the mean would move with other photos of the same kind: it is found by drawing the photos anew, with
 # replacement, 2,000 times.
 
+
 # %%
 def measure(files):
     photo_set = data.Photos(files, recipe.size, recipe.resize)
@@ -108,11 +109,9 @@ plots.show_table(test_rows.describe().loc[["mean", "min", "50%", "max"]].round(5
 # and come from few scenes, so for them the intervals are narrower than they should be.
 
 # %%
-name = f"{recipe.name} (encoder: {run.facts['encoder_weights']})"
-tables = {
-    "validation": evaluation.table(val_rows, name),
-    "test": evaluation.table(test_rows, name),
-}
+name = f"{recipe.name} (starting weights: {run.facts['encoder_weights']})"
+tables = {"validation": evaluation.table(val_rows, name)}
+tables["test"] = evaluation.table(test_rows, name)
 for split, table in tables.items():
     table.to_csv(run.dir / f"table_{split}.csv")
     print(f"{prepared.name}, {split} photos")
@@ -126,7 +125,8 @@ for split, table in tables.items():
     ratio = table["of the mean-colour floor"].iloc[-1]
     grey = table.MSE.iloc[-1] / table.MSE.iloc[0]
     verdict = "better" if ratio < 1 else "WORSE"
-    print(f"{split}: {verdict} than the mean colour, with {ratio:.2f} of its error; all grey: {grey:.2f} of its error.")
+    print(f"{split}: {verdict} than the mean colour, with {ratio:.2f} of its error,")
+    print(f"and with {grey:.2f} of the error of all grey.")
 
 # %% [markdown]
 # With the sample, expect a gap. Its validation photos are parts of the scenes that the network was trained on; its test
@@ -141,39 +141,51 @@ for split, table in tables.items():
 
 # %%
 folders = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}
-published = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'").set_index("data")
-lines = []
-for dataset, folder in folders.items():
-    line = {"data": dataset, "published (document 000)": published.published[dataset], "photos": 0}
+measured = {}
+for name, folder in folders.items():
     if folder:
         tested = data.ready(folder, val=0, test=1, limit=max_photos)
-        rows = measure(tested.files("test"))
-        low, high = evaluation.interval(rows.mse)
-        line |= {"photos": len(rows), "ours": rows.mse.mean(), "from": low, "to": high}
-        line |= {label: rows[floor].mean() for floor, label in evaluation.FLOORS.items()}
-    lines.append(line)
-comparison = pd.DataFrame(lines).set_index("data").reindex(
-    columns=["published (document 000)", "ours", "from", "to", *evaluation.FLOORS.values(), "photos"]
-)
+        measured[name] = measure(tested.files("test"))
+        measured[name].to_csv(run.dir / f"errors_{name}.csv", index=False)
+print("Measured:", ", ".join(measured) or "nothing, no folder was given")
+
+# %% [markdown]
+# And the table:
+
+# %%
+published = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'")
+lines = published.set_index("data")[["published"]].add_suffix(" by document 000")
+columns = ["ours", "from", "to", *evaluation.FLOORS.values()]
+ours = pd.DataFrame(index=lines.index, columns=columns, dtype=float)
+for name, rows in measured.items():
+    floors = [rows[floor].mean() for floor in evaluation.FLOORS]
+    ours.loc[name] = [rows.mse.mean(), *evaluation.interval(rows.mse), *floors]
+comparison = lines.join(ours)
+comparison["photos"] = [len(measured.get(name, [])) for name in comparison.index]
 comparison.to_csv(run.dir / "table_published.csv")
-plots.show_table(comparison.round(5).astype(object).where(comparison.notna(), "no photos given"))
+shown = comparison.round(5).astype(object)
+plots.show_table(shown.fillna({"ours": "no photos given"}).fillna(""))
 
 # %% [markdown]
 # ## Look at the best, the middle and the worst
 # The photos are chosen by their error alone, never by hand. First the validation photos, where the sample's network
 # does well, then the test photos.
 
+
 # %%
 def extremes(rows, split, per_row=2):
-    ranked = rows.sort_values("mse").reset_index(drop=True)
-    middle = (len(ranked) - per_row) // 2
-    groups = {"best": ranked[:per_row], "middle": ranked[middle : middle + per_row], "worst": ranked[-per_row:]}
+    ranked = rows.sort_values("mse")
+    starts = {"best": 0, "middle": (len(rows) - per_row) // 2, "worst": len(rows) - per_row}
     pictures, captions = [], []
-    for group, chosen in groups.items():
-        truths = [photos.open_photo(file) for file in chosen.file]
-        pictures.append([p for rgb in truths for p in (plots.grey(rgb), rgb, colorize(model, rgb))])
-        captions.append([text for mse in chosen.mse for text in (f"{group}: MSE {mse:.5f}", "", "")])
-    plots.show(plots.grid(pictures, ["grey", "truth", "prediction"] * per_row, captions), f"03_{split}")
+    for group, start in starts.items():
+        pictures.append([])
+        captions.append([])
+        for row in ranked[start : start + per_row].itertuples():
+            truth = photos.open_photo(row.file)
+            pictures[-1] += [plots.grey(truth), truth, colorize(model, truth)]
+            captions[-1] += [f"{group}: MSE {row.mse:.5f}", "", ""]
+    figure = plots.grid(pictures, ["grey", "truth", "prediction"] * per_row, captions)
+    plots.show(figure, f"03_{split}", f"Grey, truth and prediction of {split} photos")
 
 
 extremes(val_rows, "validation")

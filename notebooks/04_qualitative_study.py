@@ -53,7 +53,7 @@ here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
 if not root.is_dir() and not REPOSITORY:
-    raise FileNotFoundError(f"colorlib is not here: put the project's folder at {DRIVE} and tick use_drive.")
+    raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
 if not root.is_dir():
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
@@ -94,7 +94,8 @@ files = prepared.files("test")
 chosen = [files[i] for i in np.linspace(0, len(files) - 1, 6).round().astype(int)]
 truths = [photos.open_photo(file) for file in chosen]
 rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb) for rgb in truths]]
-plots.show(plots.grid(rows, captions=["grey", "truth", "prediction"]), "04_test_photos")
+figure = plots.grid(rows, captions=["grey", "truth", "prediction"])
+plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")
 
 # %% [markdown]
 # ## Colour photos that never had colours
@@ -104,7 +105,8 @@ plots.show(plots.grid(rows, captions=["grey", "truth", "prediction"]), "04_test_
 # %%
 greys = [skimage.data.camera(), skimage.data.coins(), skimage.data.grass(), skimage.data.page()]
 greys = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
-plots.show(plots.grid([greys, [colorize(model, grey) for grey in greys]], side=2.4), "04_grey_photos")
+figure = plots.grid([greys, [colorize(model, grey) for grey in greys]], side=2.4)
+plots.show(figure, "04_grey_photos", "Grey photos, and the same coloured")
 
 # %% [markdown]
 # ## Colour your own
@@ -124,9 +126,12 @@ if own_photos:
     coloured = colorize_files(model, own_photos, runtime.runs_dir() / "coloured")
     plots.show_table(coloured)
     good = coloured[coloured.coloured != ""].head(4)
-    pairs = [[photos.open_photo(row.photo), photos.open_photo(row.coloured)] for row in good.itertuples()]
+    pairs = [
+        [photos.open_photo(row.photo), photos.open_photo(row.coloured)] for row in good.itertuples()
+    ]
     if pairs:
-        plots.show(plots.grid(pairs, ["the photo", "coloured"], side=3), "04_own_photos")
+        figure = plots.grid(pairs, ["the photo", "coloured"], side=3)
+        plots.show(figure, "04_own_photos", "Your photos, and the same coloured")
 else:
     print("Give the path of a photo or a folder as own_photos above, or tick upload in Colab.")
 
@@ -140,13 +145,15 @@ else:
 n_photos, seed = min(10, len(files)), 0
 order = np.random.default_rng((seed, 1)).permutation(len(files))[:n_photos]
 key = study.draw_key(n_photos, n_photos // 2, seed)
-pictures = [photos.open_photo(files[i]) for i in order]
-pictures = [colorize(model, rgb) if coloured else rgb for rgb, coloured in zip(pictures, key.coloured)]
-tiles = [study.tile(rgb) for rgb in pictures]
-numbers = key.number.astype(str).tolist()
 folder = runtime.writable(runtime.runs_dir() / "study")
 key.to_csv(folder / "key.csv", index=False)
-plots.show(plots.grid([tiles[:5], tiles[5:]], captions=[numbers[:5], numbers[5:]], side=2.2), "04_sheet")
+
+truths = [photos.open_photo(files[i]) for i in order]
+made = [colorize(model, rgb) if coloured else rgb for rgb, coloured in zip(truths, key.coloured)]
+tiles, numbers = [study.tile(rgb) for rgb in made], key.number.astype(str).tolist()
+rows = [tiles[i : i + 5] for i in range(0, n_photos, 5)]
+captions = [numbers[i : i + 5] for i in range(0, n_photos, 5)]
+plots.show(plots.grid(rows, captions=captions, side=2.2), "04_sheet", "The sheet: numbered photos")
 
 # %% [markdown]
 # ## Score the answers
@@ -169,8 +176,9 @@ plots.show_table(score.round(2))
 
 # %%
 everyone = score.loc["all"]
-tells = "contains" if everyone["from"] <= 0.5 <= everyone["to"] else "does not contain"
-print(f"Accuracy {everyone.accuracy:.2f}, 95 % interval {everyone['from']:.2f} to {everyone['to']:.2f} ({label}).")
+low, high = everyone["from"], everyone["to"]
+tells = "contains" if low <= 0.5 <= high else "does not contain"
+print(f"{label}: accuracy {everyone.accuracy:.2f}, interval {low:.2f} to {high:.2f}.")
 print(f"The interval {tells} 0.5, the accuracy of guessing.")
 
 # %% [markdown]

@@ -1,0 +1,238 @@
+"""The notebooks themselves: twins, set-up cell, badges, form, and each one alone as a plain script."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TWINS = sorted((ROOT / "notebooks").glob("*.py"))
+NAMES = ["01_data", "02_train", "03_evaluate", "04_qualitative_study"]
+
+each_twin = pytest.mark.parametrize("twin", TWINS, ids=lambda p: p.stem)
+
+
+def code_cells(path):
+    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+
+
+def setup_cell(path):
+    return code_cells(path)[0]
+
+
+def address(root=ROOT):
+    return re.search(r'^repository = "(.*)"$', (root / "pyproject.toml").read_text(), re.M)[1]
+
+
+def test_there_are_four():
+    assert [twin.stem for twin in TWINS] == NAMES
+
+
+@each_twin
+def test_twins_are_equal(twin):
+    def cells(path):
+        return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in jupytext.read(path).cells]
+
+    # Compared in meaning, not in bytes: an .ipynb also has cell ids, which the .py does not know.
+    assert cells(twin) == cells(twin.with_suffix(".ipynb")), "run: python tools/sync_notebooks.py"
+
+
+@each_twin
+def test_no_output_is_committed_and_a_gpu_is_asked_for(twin):
+    notebook = nbformat.read(twin.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert (notebook.metadata.accelerator, notebook.metadata.colab.gpuType) == ("GPU", "T4")
+
+
+@each_twin
+def test_form(twin):
+    """One title; words before each code cell; cells short; nothing that only shows inside a notebook."""
+    cells = jupytext.read(twin).cells
+    assert sum(re.findall(r"^# ", cell.source, re.M) != [] for cell in cells if cell.cell_type == "markdown") == 1
+    for before, cell in zip([None, *cells], cells):
+        if cell.cell_type != "code":
+            continue
+        assert before.cell_type == "markdown", f"no words before: {cell.source[:60]}"
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 20, f"{len(lines)} lines: {cell.source[:60]}"
+        assert not re.search(r"^\s*[%!]", cell.source, re.M), "a magic passes silently when it fails"
+        last = ast.parse(cell.source).body[-1]
+        if isinstance(last, ast.Expr):  # a call that returns nothing; a value would show in a notebook alone
+            assert ast.unparse(last.value.func) in ("print", "plots.show", "plots.show_table", "extremes")
+
+
+def test_setup_cell_is_the_same_in_all():
+    assert len({setup_cell(twin) for twin in TWINS}) == 1
+
+
+# -- the set-up cell on Colab, against a fake google.colab ------------------------------------------------------
+
+FAKE_COLAB = """
+import pathlib, sys, types
+google, colab, drive = (types.ModuleType(n) for n in ("google", "google.colab", "google.colab.drive"))
+drive.mount = lambda where: print("mounted", pathlib.Path(where).mkdir(parents=True, exist_ok=True) or where)
+colab.drive, google.colab = drive, colab
+sys.modules.update({"google": google, "google.colab": colab, "google.colab.drive": drive})
+"""
+
+
+def on_colab(folder, cell, repository="", use_drive=False, then=""):
+    """Run the set-up cell as a fresh machine would, in a folder that stands for /content."""
+    cell = re.sub(r'^REPOSITORY = ".*"', f"REPOSITORY = {str(repository)!r}", cell, flags=re.M)
+    cell = cell.replace("use_drive = False", f"use_drive = {use_drive}").replace("/content", str(folder))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-c", FAKE_COLAB + cell + then], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def content(tmp_path):
+    (tmp_path / "content").mkdir()
+    return tmp_path / "content"
+
+
+IMPORT = "\nimport colorlib\nprint('imported from', colorlib.__file__, 'mirror', mirror)"
+
+
+def test_setup_fetches_the_project_and_can_be_run_again(content, tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so there is nothing to clone")
+    repository = tmp_path / "public"  # a small repository of this tree, so that uncommitted work is tested too
+    shutil.copytree(ROOT / "colorlib", repository / "colorlib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", repository)
+    git = ["git", "-C", repository, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", "init", "-q", repository], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "public"], check=True)
+    for _ in range(2):
+        done = on_colab(content, setup_cell(TWINS[0]), repository=repository.as_uri(), then=IMPORT)
+        assert done.returncode == 0, done.stderr
+        assert f"imported from {content / 'colorization' / 'colorlib'}" in done.stdout
+        assert "mirror None" in done.stdout and "mounted" not in done.stdout
+
+
+def test_setup_uses_a_copy_in_drive_and_keeps_runs_there(content):
+    drive = content / "drive" / "MyDrive" / "colorization"
+    shutil.copytree(ROOT / "colorlib", drive / "colorlib", ignore=shutil.ignore_patterns("__pycache__"))
+    done = on_colab(content, setup_cell(TWINS[0]), use_drive=True, then=IMPORT)
+    assert done.returncode == 0, done.stderr
+    assert f"mounted {content}/drive" in done.stdout
+    assert f"imported from {drive / 'colorlib'}" in done.stdout and f"mirror {drive / 'runs'}" in done.stdout
+
+
+def test_setup_without_address_and_copy_says_what_to_do(content):
+    done = on_colab(content, setup_cell(TWINS[0]))
+    assert done.returncode != 0
+    assert "copy the project to" in done.stderr.strip().splitlines()[-1] and "use_drive" in done.stderr
+
+
+def test_setup_that_cannot_clone_stops(content):
+    done = on_colab(content, setup_cell(TWINS[0]), repository=content / "nowhere")
+    assert done.returncode != 0 and "CalledProcessError" in done.stderr
+
+
+# -- the one public address ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of what tools/sync_notebooks.py reads and writes."""
+    for name in ("notebooks", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def sync(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, folder / "tools" / "sync_notebooks.py", *arguments], capture_output=True, text=True
+    )
+
+
+def check_address(root):
+    """Badges, set-up cells and README all say what pyproject.toml says."""
+    url = address(root)
+    readme = (root / "README.md").read_text()
+    for twin in sorted((root / "notebooks").glob("*.py")):
+        target = (
+            f"{url.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/{twin.stem}.ipynb"
+        )
+        badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({target})"
+        text = twin.read_text()
+        assert f'REPOSITORY = "{url}"' in text
+        assert (f"# {badge}\n" in text) == bool(url) and (badge in readme) == bool(url)
+        assert ("*In Colab: upload" in text) == (not url) and text.count("Open in Colab") == bool(url)
+        assert jupytext.read(twin.with_suffix(".ipynb")).cells[0].source == jupytext.read(twin).cells[0].source
+
+
+def test_badges_and_setup_agree_with_the_address():
+    check_address(ROOT)
+
+
+def test_one_command_sets_and_changes_the_address(copy):
+    def ids():
+        return [[c.id for c in nbformat.read(p, 4).cells] for p in sorted((copy / "notebooks").glob("*.ipynb"))]
+
+    before = ids()
+    for url in ("https://github.com/someone/colorization", "https://github.com/other.one/re-named_2"):
+        done = sync(copy, url)
+        assert done.returncode == 0, done.stderr
+        assert address(copy) == url
+        check_address(copy)
+    assert ids() == before  # else every change of a word would rewrite every cell
+
+
+def test_syncing_again_changes_nothing(copy):
+    files = [*copy.rglob("*.ipynb"), *copy.rglob("notebooks/*.py"), copy / "README.md", copy / "pyproject.toml"]
+    before = [path.read_bytes() for path in files]
+    assert sync(copy).returncode == 0
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_syncing_takes_an_edit_over_and_strips_outputs(copy):
+    twin, path = copy / "notebooks" / "01_data.py", copy / "notebooks" / "01_data.ipynb"
+    twin.write_text(twin.read_text().replace("max_photos = 0", "max_photos = 7"))
+    notebook = nbformat.read(path, 4)
+    code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    code.outputs, code.execution_count = [nbformat.v4.new_output("stream", text="left over")], 3
+    nbformat.write(notebook, path)
+    assert sync(copy).returncode == 0
+    assert "max_photos = 7" in path.read_text() and "left over" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "url", ["github.com/a/b", "https://github.com/a", "https://gitlab.com/a/b", 'https://github.com/a/b"']
+)
+def test_a_wrong_address_is_refused_and_nothing_changed(copy, url):
+    before = (copy / "pyproject.toml").read_text()
+    done = sync(copy, url)
+    assert done.returncode != 0 and "https://github.com/OWNER/NAME" in done.stderr
+    assert (copy / "pyproject.toml").read_text() == before
+
+
+# -- each alone, as a plain script -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@each_twin
+def test_twin_runs_alone_as_a_script(twin, tmp_path):
+    """In a fresh machine's folders, from elsewhere, without PYTHONPATH; figures go to files."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"COLORLIB_RUNS": str(tmp_path / "runs"), "COLORLIB_DATA": str(tmp_path / "data")}
+    done = subprocess.run([sys.executable, twin], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = re.findall(r"^Figure: (.*)$", done.stdout, re.M)
+    assert len(figures) >= 2 and all(Path(figure).stat().st_size > 10_000 for figure in figures)
+    assert {Path(figure).parent for figure in figures} == {tmp_path / "runs" / "figures"}
