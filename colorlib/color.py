@@ -87,7 +87,7 @@ def lab_to_rgb(L, ab):
         uint8 `(B, 3, H, W)`.
     """
     L = L.float().clamp(0, 100)
-    ab = torch.nan_to_num(ab.float(), nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e4, 1e4)
+    ab = torch.nan_to_num(ab.float(), nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e15, 1e15)
     ab = ab * (_MAX_CHROMA / torch.linalg.vector_norm(ab, dim=1, keepdim=True).clamp(min=_MAX_CHROMA))
     linear = _linear_rgb(L, ab)
     outside = ~_in_gamut(linear)

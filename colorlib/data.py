@@ -221,9 +221,10 @@ def _split(rows, seed, val, test):
     # Ranked by a hash of the pixels and the seed: the same on every machine, whatever the listing's order.
     rank = rows.pixels.map(lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
     train = rank[split == "train"].sort_values().index
-    sizes = {part: max(1, round(share * len(train))) for part, share in (("test", test), ("val", val)) if share}
-    for part, size in sizes.items():
-        if not (split == part).any() and len(train) > size:
+    n = len(train)
+    for part, share in (("test", test), ("val", val)):
+        size = max(1, round(share * n))
+        if share and not (split == part).any() and (len(train) > size or share == 1):  # 1: a folder to test on
             split[train[:size]], train = part, train[size:]
     return split
 

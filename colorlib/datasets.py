@@ -1,5 +1,6 @@
 """Where each named data set comes from: download, verify, unpack. Everything lands below one folder."""
 
+import http.client
 import shutil
 import tarfile
 import urllib.error
@@ -11,7 +12,7 @@ from PIL import Image
 from skimage import data as skimage_data
 from torchvision.datasets.utils import download_url
 
-from colorlib import photos
+from colorlib import photos, runtime
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ DATASETS = {
         terms="as ImageNet: non-commercial research",
     ),
 }
+NAMES = ("sample", *DATASETS)
 
 
 def fetch(name, root):
@@ -62,12 +64,12 @@ def fetch(name, root):
         ConnectionError: if the download fails; says how to do it by hand.
     """
     target = Path(root) / str(name)
-    if name not in DATASETS and name != "sample":
+    if name not in NAMES:
         folder = Path(name).expanduser()
         if str(name).strip() and folder.is_dir():
             return folder
         raise ValueError(
-            f"{name!r} is neither a data set ({', '.join(['sample', *DATASETS])}) nor a folder on this machine; "
+            f"{name!r} is neither a data set ({', '.join(NAMES)}) nor a folder on this machine; "
             "correct the name or the path."
         )
     if target.is_dir():
@@ -87,18 +89,23 @@ def fetch(name, root):
 def _download(dataset, root):
     archive = root / dataset.url.rsplit("/", 1)[1]
     try:
-        download_url(dataset.url, root, archive.name, dataset.md5)  # trusts a file only if its MD5 is right
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        with runtime.network_timeout():
+            download_url(dataset.url, root, archive.name, dataset.md5)  # trusts a file only if its MD5 is right
+    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise ConnectionError(
-            f"{dataset.url} could not be fetched ({error}). Download it in a browser ({dataset.size:,} bytes, "
+            f"{dataset.url} could not be fetched ({reason}). Download it in a browser ({dataset.size:,} bytes, "
             f"MD5 {dataset.md5}), put it at {archive} and run this again."
         ) from error
     return archive
 
 
 def _unpack(archive, folder, dataset):
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")  # refuses members that point outside the folder
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")  # refuses members that point outside the folder
+    except tarfile.TarError as error:
+        raise ConnectionError(f"{archive} cannot be unpacked ({error}): delete it and retry.") from error
     found = len(photos.find_photos(folder))
     if found != dataset.n_photos:
         raise ConnectionError(f"{archive} holds {found:,} photos instead of {dataset.n_photos:,}: delete it and retry.")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from colorlib import color
+from colorlib import color, runtime
 
 
 def conv_block(c_in, c_out, scale=1):
@@ -119,7 +119,8 @@ def imagenet_state(arch, file=None, cache=None):
             if kept and _hash_is(kept, prefix):
                 shutil.copyfile(kept, local)
             else:
-                torch.hub.download_url_to_file(url, local, hash_prefix=prefix)
+                with runtime.network_timeout():
+                    torch.hub.download_url_to_file(url, local, hash_prefix=prefix)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
             f"The ImageNet weights of {arch} could not be fetched from {url} ({error}). Training starts from "

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 150_000_000  # a 100-megapixel camera passes; an image made to fill the memory does not
 SUFFIXES = frozenset(
@@ -45,15 +45,21 @@ def open_photo(source, max_pixels=MAX_PIXELS):
                 if image.width * image.height > max_pixels:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
                 image.load()
-                return np.array(_to_srgb(ImageOps.exif_transpose(image)))
+                return np.array(_to_srgb(_upright(image)))
     except Image.DecompressionBombError as error:
         raise PhotoError(
             f"{name}: too large ({error}); at most {max_pixels:,} pixels are opened: make it smaller first."
         ) from error
     except FileNotFoundError as error:
         raise PhotoError(f"{name}: there is no such file; check the path.") from error
+    except IsADirectoryError as error:
+        raise PhotoError(f"{name}: is a folder and not a photo; give the path of a file.") from error
     except PermissionError as error:
         raise PhotoError(f"{name}: may not be read; change its permissions.") from error
+    except UnidentifiedImageError as error:
+        raise PhotoError(
+            f"{name}: is not an image that can be read here; save it again as JPEG or PNG, or leave it out."
+        ) from error
     except Exception as error:
         # Pillow's readers let almost anything escape from a damaged file: SyntaxError, struct.error,
         # IndexError, EOFError and more. To the caller they all mean the same.
@@ -61,6 +67,13 @@ def open_photo(source, max_pixels=MAX_PIXELS):
             f"{name}: cannot be read as an image ({str(error) or type(error).__name__}); "
             "save it again as JPEG or PNG, or leave it out."
         ) from error
+
+
+def _upright(image):
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data is no reason to lose the photo: show it as it is stored
+        return image
 
 
 def _to_srgb(image):
@@ -97,13 +110,13 @@ def _apply_profile(image, profile):
 
 def _deep_grey(image):
     """16-bit, 32-bit or floating-point grey -> PIL "L". The white level is taken from the kind of file."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = values.max(initial=0)
+    values = np.asarray(image, dtype=np.float64)
+    top = values[np.isfinite(values)].max(initial=0)
     if image.mode == "F":  # no rule says what white is: the smallest of the usual ones that holds
         white = next((w for w in (1, 255, 65535) if top <= w), top)
     else:
         white = 65535 if top <= 65535 else top
-    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
+    return Image.fromarray((np.nan_to_num(values / white).clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def find_photos(folder):

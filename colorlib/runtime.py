@@ -2,7 +2,9 @@
 
 import io
 import os
+import socket
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -101,6 +103,17 @@ def writable(folder, variable="COLORLIB_RUNS"):
             f"{folder}: cannot be written to ({error.strerror}); choose another folder or set {variable} to one."
         ) from error
     return folder
+
+
+@contextmanager
+def network_timeout(seconds=30):
+    """Within it a server that stops answering is an error: the downloaders used here would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def bar(total, label):
