@@ -112,20 +112,26 @@ rows = [[photos.open_photo(f) for f in some[split][:: every[split]][:7]] for spl
 plots.show(plots.grid(rows, captions=captions), "01_splits", "Some photos of each split")
 
 # %% [markdown]
-# And these were left out, up to three for each reason. Judge for yourself: a clear sky and a sepia print both have
-# one colour that follows the lightness, so a few skies go too. `data.ready(dataset, keep_grey=True)` keeps them, as
-# document 000 did.
+# And these were left out; the manifest lists them all.
 
 # %%
-left_out = prepared.manifest[(prepared.manifest.split == "") & (prepared.manifest.width > 0)]
-examples = left_out.groupby("reason").head(3).head(7)
+left_out = prepared.manifest[prepared.manifest.split == ""]
+plots.show_table(left_out[["source", "reason"]].head(12))
+print(f"{len(left_out)} photos were left out; all are listed in {prepared.folder / 'manifest.csv'}")
+
+# %% [markdown]
+# Judge for yourself, by up to three pictures for each reason: a clear sky and a sepia print both have one colour that
+# follows the lightness, so a few skies go too. `data.ready(dataset, keep_grey=True)` keeps them, as document 000 did.
+
+# %%
+readable = left_out[left_out.width > 0]
+examples = readable.groupby(readable.reason.str.split(":").str[0]).head(3).head(7)
 source = prepared.settings["source"]
 pictures = [photos.open_photo(f"{source}/{name}") for name in examples.source]
 reasons = examples.reason.str.split(":").str[0].tolist()
 if pictures:
     figure = plots.grid([pictures], captions=[reasons])
     plots.show(figure, "01_left_out", "Photos that were left out")
-print(f"{len(left_out)} photos that could be read were left out.")
 
 # %% [markdown]
 # ## Take a photo apart

@@ -76,12 +76,14 @@ from colorlib import color, data, models, photos, plots, recipes, runtime, train
 
 # %% [markdown]
 # `recipe_name` names the system to train. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
+# `encoder_weights` is where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
 # A run is kept in a folder of its own: to train the same recipe again with other settings, give the new run a name.
 
 # %%
 recipe_name = "resnet34"  # @param ["resnet34"]
 dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
+encoder_weights = "imagenet"  # @param ["imagenet", "none"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
 
 print(runtime.describe())
@@ -95,7 +97,7 @@ run_name = run_name or f"{recipe_name}-{prepared.name}"
 # on a Colab GPU both columns are the same.
 
 # %%
-recipe = recipes.get(recipe_name)
+recipe = recipes.get(recipe_name, encoder_weights=encoder_weights)
 settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
 plots.show_table(
     settings.assign(changed=(settings.published != settings.here).map({True: "*", False: ""}))
