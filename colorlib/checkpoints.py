@@ -39,9 +39,9 @@ def manifest(folder, name):
     try:
         facts = json.loads((Path(folder) / f"{name}.json").read_text())
         data = (Path(folder) / facts["file"]).read_bytes()
-    except (OSError, ValueError, KeyError):
+        return facts if hashlib.sha256(data).hexdigest() == facts["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts if hashlib.sha256(data).hexdigest() == facts["sha256"] else None
 
 
 def load(folder, name):
@@ -64,6 +64,8 @@ def copy(source, target, name):
     facts = manifest(source, name)
     if facts is None:
         return False
+    if manifest(target, name) == facts:
+        return True
     file = Path(target) / facts["file"]
     try:
         Path(target).mkdir(parents=True, exist_ok=True)

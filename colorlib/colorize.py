@@ -1,5 +1,6 @@
 """A photo or a folder -> colour, at full resolution."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,14 @@ def colorize_files(model, source, out):
     """
     files, source = find_photos(source), Path(source).expanduser()
     out, rows = runtime.writable(out), []
+    if source.is_dir():  # an `out` inside it holds what was coloured before
+        files = [f for f in files if not (out.resolve() in f.resolve().parents and f.stem.endswith("_coloured"))]
+    stems = Counter(f.with_suffix("") for f in files)
     with runtime.bar(len(files), "colouring") as bar:
         for path in files:
-            inside = path.relative_to(source).with_suffix("") if source.is_dir() else Path(path.stem)
-            target = out / inside.with_name(f"{inside.name}_coloured.png")
+            inside = path.parent.relative_to(source) if source.is_dir() else ""
+            stem = path.stem if stems[path.with_suffix("")] == 1 else path.name  # 1.jpg beside 1.heic
+            target = out / inside / f"{stem}_coloured.png"
             try:
                 if target.exists():
                     rows.append((path, target, "was there already"))

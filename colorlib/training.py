@@ -200,7 +200,7 @@ def _restore(run_dir, mirror, facts):
         if differs:
             told = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs)
             raise ValueError(f"{folder} holds another run ({told}): choose another folder, or delete that one.")
-    if there and (not here or there["epoch"] > here["epoch"]):
+    if there and (not here or there["epoch"] > here["epoch"] or not checkpoints.manifest(run_dir, "best")):
         checkpoints.copy(mirror, run_dir, "best")
         if not checkpoints.copy(mirror, run_dir, "last"):
             raise OSError(f"{mirror}: its newer checkpoint could not be copied to {run_dir}; try again.")
