@@ -59,7 +59,7 @@ def colorize_files(model, source, out):
         PermissionError: if `out` cannot be written to.
     """
     files, source = find_photos(source), Path(source).expanduser()
-    out, rows = runtime.writable(out), []
+    out, rows = runtime.writable(Path(out).expanduser()), []
     if source.is_dir():  # an `out` inside it holds what was coloured before
         files = [f for f in files if not (out.resolve() in f.resolve().parents and f.stem.endswith("_coloured"))]
     stems = Counter(f.with_suffix("") for f in files)

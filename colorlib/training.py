@@ -1,6 +1,7 @@
 """fit(): the training loop of 02_train, made safe."""
 
 import math
+import pickle
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -179,11 +180,18 @@ def _load_encoder(model, recipe, mirror):
     if recipe.encoder_weights == "none":
         return "none, by choice"
     given = None if recipe.encoder_weights == "imagenet" else recipe.encoder_weights
-    state = models.imagenet_state(recipe.model, given, cache=Path(mirror).parent / "weights" if mirror else None)
-    if state is None:
-        return "none: ImageNet's could not be fetched"
-    model.load_imagenet(state)
-    return f"from {given}" if given else "ImageNet"
+    cache = Path(mirror).parent / "weights" if mirror else None
+    try:
+        state = models.imagenet_state(recipe.model, given, cache=cache)
+        if state is None:
+            return "none, ImageNet's could not be fetched"
+        model.load_imagenet(state)
+    except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{given or 'the ImageNet file'}: does not hold the weights of torchvision's {recipe.model}; "
+            "give another file, or encoder_weights='none'."
+        ) from error
+    return f"from {Path(given).name}" if given else "ImageNet"
 
 
 def _restore(run_dir, mirror, facts):

@@ -53,6 +53,15 @@ def prepared(photo_folder, tmp_path_factory):
     return data.prepare(photo_folder, tmp_path_factory.mktemp("prepared"), keep_grey=True)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """On pictures this small, several threads mostly wait for each other: ten times as long on a busy machine."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
 class Tiny(nn.Module):
     """Two convolutions with a batch norm between, so that a run of several epochs takes a second."""
 

@@ -9,6 +9,8 @@ from skimage import data as samples
 from colorlib import color, models
 from colorlib.colorize import colorize, colorize_files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def lab(rgb):
     """L `(H, W)` and ab `(2, H, W)` of a photo."""

@@ -13,6 +13,8 @@ from colorlib import color, data, evaluation
 from colorlib.data import Photos
 from colorlib.evaluation import evaluate, interval, style, table
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def files(prepared):

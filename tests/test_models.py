@@ -16,6 +16,7 @@ from colorlib import color, evaluation, models
 from colorlib.colorize import colorize
 from colorlib.data import Photos
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NORM = torch.nn.BatchNorm2d
 
 

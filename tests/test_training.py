@@ -14,6 +14,8 @@ from colorlib import checkpoints, data, evaluation, models, recipes, runtime, tr
 from colorlib.data import Photos, Prepared
 from colorlib.training import Run, fit, newest_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
@@ -100,16 +102,7 @@ class FourPhotos(Prepared):
         return super().files("train")[::4][:4] * (25 if split == "train" else 1)
 
 
-@pytest.fixture
-def one_thread():
-    """On pictures this small, several threads wait for each other, and on a busy machine for long."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-
-def test_the_published_network_learns_four_photos_by_heart(prepared, tmp_path, one_thread):
+def test_the_published_network_learns_four_photos_by_heart(prepared, tmp_path):
     by_heart = recipe(model="resnet34", size=32, batch_size=4, lr=1e-3, n_epochs=3, subset=1.0, flip=False)
     run = fit(by_heart, FourPhotos(prepared.folder), tmp_path / "run")
     assert run.facts["val_mse"] < run.facts["floors"]["grey"] / 3
@@ -253,6 +246,15 @@ def test_made_longer_it_ends_with_the_same_weights(whole, prepared, tmp_path, n)
     columns = ["epoch", "train_mse", "val_mse"]
     pd.testing.assert_frame_equal(run.history[columns], whole.history[columns], check_exact=True)
     assert run.recipe.n_epochs == 3
+
+
+def test_several_threads_end_with_the_same_weights_too(prepared, tmp_path):
+    torch.set_num_threads(2)  # the other tests have one
+    once = fit(recipe(n_epochs=2), prepared, tmp_path / "once")
+    for n in (1, 2):
+        twice = fit(recipe(n_epochs=n), prepared, tmp_path / "twice")
+    torch.set_num_threads(1)
+    assert same(result(twice.dir), result(once.dir))
 
 
 LOSSES = {
@@ -422,7 +424,7 @@ def test_the_checkpoint_before_the_loss_broke_is_kept(prepared, tmp_path, monkey
     [
         ("none", True, "none, by choice", None),
         ("imagenet", True, "ImageNet", None),
-        ("imagenet", False, "none: ImageNet's could not be fetched", None),
+        ("imagenet", False, "none, ImageNet's could not be fetched", None),
         ("my.pth", True, "from my.pth", "my.pth"),
     ],
 )
@@ -439,6 +441,17 @@ def test_starting_weights_are_loaded_and_told(prepared, tmp_path, monkeypatch, a
     assert run.facts["encoder_weights"] == label
     assert calls == ([] if asked == "none" else [(("tiny", first), {"cache": tmp_path / "drive" / "weights"})])
     assert len(loaded) == (found and asked != "none")
+
+
+@pytest.mark.parametrize("content", ["garbage", "other weights"])
+def test_a_file_without_the_right_weights_is_named(prepared, tmp_path, content):
+    file = tmp_path / "mine.pth"
+    if content == "garbage":
+        file.write_bytes(b"no weights")
+    else:
+        torch.save({"conv1.weight": torch.zeros(1, 1)}, file)
+    with pytest.raises(ValueError, match=r"mine\.pth: does not hold the weights of torchvision's resnet34"):
+        fit(recipe(model="resnet34", encoder_weights=str(file)), prepared, tmp_path / "run")
 
 
 # --- the newest run
