@@ -53,7 +53,7 @@ def main(url=None):
     for twin in sorted((ROOT / "notebooks").glob("*.py")):
         put(twin, r"^# (\*In Colab: |\[!\[Open in Colab\]).*$", f"# {badge(url, twin.stem)}")
         put(twin, r'^REPOSITORY = ".*"', f'REPOSITORY = "{url}"')
-        shown = badge(url, twin.stem) if url else ""
+        shown = badge(url, twin.stem) if url else "not public yet"
         put(ROOT / "README.md", rf"(?<=<!--{twin.stem}-->).*?(?=<!---->)", shown)
         # --update keeps the cells' ids, without which every run would rewrite the whole notebook.
         subprocess.run([sys.executable, "-m", "jupytext", "--quiet", "--to", "ipynb", "--update", twin], check=True)
