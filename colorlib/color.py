@@ -72,6 +72,11 @@ def rgb_to_lab(rgb):
     return 116 * fy - 16, torch.cat([500 * (fx - fy), 200 * (fy - fz)], dim=1)
 
 
+def photo_to_lab(rgb):
+    """One photo, a uint8 array `(H, W, 3)` -> `(L, ab)` as in `rgb_to_lab`: a batch of one, on the CPU."""
+    return rgb_to_lab(torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None])
+
+
 def lab_to_rgb(L, ab):
     """Put lightness and (predicted) colour together as 8-bit sRGB.
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ def colorize(model, rgb):
         uint8 array `(H, W, 3)`.
     """
     device = next(model.parameters()).device
-    L = color.rgb_to_lab(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device))[0]
+    L = color.photo_to_lab(rgb)[0].to(device)
     scale = NETWORK_SIDE / min(L.shape[-2:])
     seen = L
     if scale < 1:

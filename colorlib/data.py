@@ -43,7 +43,7 @@ def colour_fault(rgb):
     """
     image = Image.fromarray(rgb)
     image.thumbnail((96, 96), Image.Resampling.BOX)  # averages the noise away
-    L, ab = color.rgb_to_lab(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+    L, ab = color.photo_to_lab(np.asarray(image))
     L, ab = L.flatten().double().numpy(), ab[0].flatten(1).T.double().numpy()
     chroma = np.hypot(*ab.T)
     if chroma.max() < 1:
@@ -108,10 +108,16 @@ def ready(dataset, **settings):
 
     Returns:
         The `Prepared` set, below `runtime.data_dir()`.
+
+    Raises:
+        ValueError: if there are too few photos for the three splits.
     """
     root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
-    named = dataset in datasets.NAMES
-    return prepare(datasets.fetch(dataset, root), root / "prepared", name=dataset if named else None, **settings)
+    name = dataset if dataset in datasets.NAMES else None
+    prepared = prepare(datasets.fetch(dataset, root), root / "prepared", name=name, **settings)
+    if len(prepared.kept) < 3 and settings.get("test") != 1:
+        raise ValueError(f"{dataset}: {len(prepared.kept)} usable photos are too few to split; give at least 3.")
+    return prepared
 
 
 def ready_again(settings):
@@ -134,7 +140,8 @@ def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=Fal
         root: where prepared sets are kept; this one gets a folder of its own.
         name: what to call the set; by default the source folder's name.
         seed: of the random split.
-        val, test: shares of the training photos to hold out when the source has no such folder.
+        val, test: shares of the training photos to hold out when the source has no such folder. With `test=1`
+            every photo is a test photo, whatever its folder is called.
         keep_grey: keep grey, near-grey and toned photos, as document 000 did.
         limit: use at most so many photos, drawn at random with `seed`.
 
@@ -220,11 +227,13 @@ def _split(rows, seed, val, test):
     split[~kept] = ""
     # Ranked by a hash of the pixels and the seed: the same on every machine, whatever the listing's order.
     rank = rows.pixels.map(lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
+    if test == 1:
+        split[kept] = "test"
     train = rank[split == "train"].sort_values().index
     n = len(train)
     for part, share in (("test", test), ("val", val)):
         size = max(1, round(share * n))
-        if share and not (split == part).any() and (len(train) > size or share == 1):  # 1: a folder to test on
+        if share and not (split == part).any() and len(train) > size:
             split[train[:size]], train = part, train[size:]
     return split
 

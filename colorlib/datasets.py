@@ -63,11 +63,14 @@ def fetch(name, root):
         ValueError: if the name is neither a data set nor a folder.
         ConnectionError: if the download fails; says how to do it by hand.
     """
-    target = Path(root) / str(name)
+    name = str(name).strip()
+    target = Path(root) / name
     if name not in NAMES:
         folder = Path(name).expanduser()
-        if str(name).strip() and folder.is_dir():
+        if name and folder.is_dir():
             return folder
+        if name and folder.is_file():
+            raise ValueError(f"{name!r} is a file: give the folder that holds your photos.")
         raise ValueError(
             f"{name!r} is neither a data set ({', '.join(NAMES)}) nor a folder on this machine; "
             "correct the name or the path."
@@ -81,7 +84,9 @@ def fetch(name, root):
     if name == "sample":
         _cut_sample(partial)
     else:
-        _unpack(_download(DATASETS[name], Path(root)), partial, DATASETS[name])
+        dataset = DATASETS[name]
+        print(f"{dataset.title}: {dataset.size / 1e6:.0f} MB; {dataset.terms}.")
+        _unpack(_download(dataset, Path(root)), partial, dataset)
     partial.rename(target)
     return target
 

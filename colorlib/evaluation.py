@@ -80,7 +80,7 @@ def table(rows, model="model"):
         model: how to call the model's row.
 
     Returns:
-        DataFrame, best last among the floors, then the model: `MSE` on `ab_unit` with its 95 % interval
+        DataFrame, the three floors and then the model: `MSE` on `ab_unit` with its 95 % interval
         (`from`, `to`), `raw ab` (MSE x 255^2) and `of the mean-colour floor`, the ratio to that floor.
     """
     means = {name: rows[name].mean() for name in (*FLOORS, "mse")}

@@ -66,13 +66,8 @@ def grid(rows, columns=(), captions=(), side=1.7):
 
 def grey(rgb):
     """The neutral photo with the same lightness: uint8 `(H, W, 3)` -> uint8 `(H, W, 3)`."""
-    value = (color.l_to_grey(lab(rgb)[0])[0, 0] * 255).round().to(torch.uint8).numpy()
+    value = (color.l_to_grey(color.photo_to_lab(rgb)[0])[0, 0] * 255).round().to(torch.uint8).numpy()
     return np.repeat(value[..., None], 3, axis=2)
-
-
-def lab(rgb):
-    """A photo `(H, W, 3)` uint8 -> `(L, ab)` as in `color.rgb_to_lab`, a batch of one."""
-    return color.rgb_to_lab(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None])
 
 
 def to_rgb(L, ab):
@@ -82,7 +77,7 @@ def to_rgb(L, ab):
 
 def channels(rgb):
     """A photo and its L, a and b; a and b shown as the colours they stand for, at one lightness."""
-    L, ab = lab(rgb)
+    L, ab = color.photo_to_lab(rgb)
     flat = torch.full_like(L, 65)
     only_a, only_b = (ab * torch.tensor(mask).view(1, 2, 1, 1) for mask in ([1.0, 0.0], [0.0, 1.0]))
     pictures = [rgb, grey(rgb), to_rgb(flat, only_a), to_rgb(flat, only_b)]

@@ -49,7 +49,7 @@ def get(name, **changes):
 
 
 _PROTOCOL_000 = "10,000 random photos, neither trained nor validated on; which ones, and grey ones, not said"
-_PROTOCOL_001 = "best validation loss while training, on part of 36,500 photos"
+_PROTOCOL_001 = "best validation loss while training, on part of 36,500 photos; scale as in its authors' code"
 
 # Every figure that a source states, and nothing of ours. MSE is on `ab_unit` (see color.to_unit).
 PUBLISHED = pd.DataFrame(

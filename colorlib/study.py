@@ -33,19 +33,22 @@ def tile(rgb):
 
 
 def parse_answers(text, n_photos):
-    """Answers such as "1 4 7; 2 3": for each participant the numbers taken for coloured, as a list of sets.
+    """Answers such as "1 4 7; 2, 3; none": for each participant the numbers taken for coloured, as a list of sets.
 
-    "none" stands for a participant who took all for real.
+    Participants are parted by semicolons or line breaks; "none" stands for one who took all for real.
 
     Raises:
-        ValueError: if a number is not on the sheet, or something is no number; names the participant.
+        ValueError: if something is no photo's number; names the participant.
     """
     answers = []
-    for k, part in enumerate(filter(str.strip, text.split(";")), start=1):
-        words = [] if part.strip().lower() == "none" else re.split(r"[\s,]+", part.strip())
-        wrong = [w for w in words if not (w.isdecimal() and 1 <= int(w) <= n_photos)]
-        if wrong:
-            raise ValueError(f"participant {k}: {wrong[0]!r} is not a number from 1 to {n_photos}: correct it.")
+    for k, part in enumerate(re.split(r"[;\n]+", text.strip("; \n\t")), start=1):
+        words = re.findall(r"[^\s,]+", part)
+        if [word.lower() for word in words] == ["none"]:
+            words = []
+        elif wrong := [w for w in words or [""] if not (w.isdecimal() and 1 <= int(w) <= n_photos)]:
+            raise ValueError(
+                f"participant {k}: {wrong[0]!r} is not a number from 1 to {n_photos}; write numbers, or none."
+            )
         answers.append({int(w) for w in words})
     return answers
 

@@ -206,8 +206,11 @@ def _restore(run_dir, mirror, facts):
         was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found or facts, facts))
         differs = [key for key in now if was.get(key) != now[key] and key not in BUDGET]
         if differs:
-            told = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs)
-            raise ValueError(f"{folder} holds another run ({told}): choose another folder, or delete that one.")
+            told = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs if key != "data"]
+            told += ["other photos"] * ("data" in differs)
+            raise ValueError(
+                f"{folder} holds another run ({', '.join(told)}): give this one another name, or delete that one."
+            )
     if there and (not here or there["epoch"] > here["epoch"] or not checkpoints.manifest(run_dir, "best")):
         checkpoints.copy(mirror, run_dir, "best")
         if not checkpoints.copy(mirror, run_dir, "last"):
@@ -268,9 +271,14 @@ def newest_or_sample(mirror=None):
     run = newest_run(root, mirror)
     if run:
         print(f"Using the newest run, {run}.")
-        photos = ready_again(run.facts["data"]["settings"])
-        if photos.fingerprint != run.facts["data"]["fingerprint"]:
-            print("Its folder of photos has changed since: some of the photos shown here may have been trained on.")
+        try:
+            photos = ready_again(run.facts["data"]["settings"])
+        except (ValueError, OSError) as error:
+            print(f"Its photos are not on this machine ({error}) The sample's photos are shown instead.")
+            photos = ready("sample")
+        else:
+            if photos.fingerprint != run.facts["data"]["fingerprint"]:
+                print("Its folder of photos has changed since: some that are shown may have been trained on.")
     else:
         print("There is no trained run yet: training on the sample for about a minute.")
         photos = ready("sample")

@@ -28,7 +28,7 @@
 # **What you will learn:** how to read a published error, and why the photos behind it matter more than its digits.
 #
 # **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
-# A GPU helps with large test sets only. It leaves tables in the runs folder.
+# A GPU helps with large test sets only; the time on a T4 has not been measured. It leaves tables in the runs folder.
 
 # %% [markdown]
 # ## Set up
@@ -50,13 +50,14 @@ if use_drive and "google.colab" in sys.modules:
     drive.mount("/content/drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
-root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
-if not root.is_dir() and not REPOSITORY:
+root = next((place for place in places if (place / "colorlib").is_dir()), None)
+if root is None and not REPOSITORY:
     raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
-if not root.is_dir():
+if root is None:
+    root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive else None
+mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -137,14 +138,15 @@ for split, table in tables.items():
 # ## Fill in the published table
 # Document 000 reports one number for each of three data sets. It does not say which photos they were, nor how well a
 # trivial answer does on them. Published figures are labelled as published. Ours stand beside them only where you gave
-# photos, with the floors on those same photos.
+# photos, with the floors on those same photos. Grey photos are kept here, since the document kept them, and each is
+# measured at the side in pixels that the network was trained on (224 in the document).
 
 # %%
 folders = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}
 measured = {}
 for name, folder in folders.items():
     if folder:
-        tested = data.ready(folder, val=0, test=1, limit=max_photos)
+        tested = data.ready(folder, val=0, test=1, keep_grey=True, limit=max_photos)
         measured[name] = measure(tested.files("test"))
         measured[name].to_csv(run.dir / f"errors_{name}.csv", index=False)
 print("Measured:", ", ".join(measured) or "nothing, no folder was given")
@@ -162,6 +164,7 @@ for name, rows in measured.items():
     ours.loc[name] = [rows.mse.mean(), *evaluation.interval(rows.mse), *floors]
 comparison = lines.join(ours)
 comparison["photos"] = [len(measured.get(name, [])) for name in comparison.index]
+comparison["side"] = recipe.size
 comparison.to_csv(run.dir / "table_published.csv")
 shown = comparison.round(5).astype(object)
 plots.show_table(shown.fillna({"ours": "no photos given"}).fillna(""))

@@ -29,7 +29,7 @@
 # people prove.
 #
 # **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
-# No GPU. It leaves coloured photos, a sheet and its key in the runs folder.
+# No GPU; the time on a T4 has not been measured. It leaves coloured photos, a sheet and its key in the runs folder.
 
 # %% [markdown]
 # ## Set up
@@ -51,13 +51,14 @@ if use_drive and "google.colab" in sys.modules:
     drive.mount("/content/drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
-root = next((place for place in places if (place / "colorlib").is_dir()), places[-1])
-if not root.is_dir() and not REPOSITORY:
+root = next((place for place in places if (place / "colorlib").is_dir()), None)
+if root is None and not REPOSITORY:
     raise FileNotFoundError(f"no colorlib here: copy the project to {DRIVE}, tick use_drive")
-if not root.is_dir():
+if root is None:
+    root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive else None
+mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -65,6 +66,8 @@ print(f"Using the project in {root}")
 # Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
 
 # %%
+import time
+
 import numpy as np
 import skimage
 from scipy import stats
@@ -74,16 +77,20 @@ from colorlib.colorize import colorize, colorize_files
 
 # %% [markdown]
 # `own_photos` is a photo or a folder of yours, in colour or not: only its lightness is used. In Colab, tick `upload`
-# to choose files on your computer. `answers` is for the study at the end.
+# to choose files on your computer. `answers` is for the study at the end; another `sheet_seed` draws another sheet.
 
 # %%
 own_photos = ""  # @param {type: "string"}
 upload = False  # @param {type: "boolean"}
+sheet_seed = 1  # @param {type: "integer"}
 answers = ""  # @param {type: "string"}
 
 print(runtime.describe())
 run, prepared = training.newest_or_sample(mirror)
 model = run.model()
+model_name = (
+    f"{run.dir.name}-{run.facts['sha256'][:8]}"  # so that a later model's results go elsewhere
+)
 
 # %% [markdown]
 # ## Colour photos that the network has never seen
@@ -118,12 +125,21 @@ plots.show(figure, "04_grey_photos", "Grey photos, and the same coloured")
 if upload and runtime.platform() == "colab":
     from google.colab import files as colab_files
 
-    own_photos = runtime.writable(runtime.data_dir() / "uploads", "COLORLIB_DATA")
+    uploads = runtime.data_dir() / "uploads" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    own_photos = str(runtime.writable(uploads, "COLORLIB_DATA"))
     for name, content in colab_files.upload().items():
-        (own_photos / name).write_bytes(content)
+        (uploads / name).write_bytes(content)
+print("Your photos:", own_photos or "none given")
 
+# %% [markdown]
+# Each model and each folder of photos has its own folder of results, below `runs/coloured`.
+
+# %%
 if own_photos:
-    coloured = colorize_files(model, own_photos, runtime.runs_dir() / "coloured")
+    source = Path(own_photos).expanduser().resolve().as_posix().strip("/").replace("/", "_")
+    coloured = colorize_files(
+        model, own_photos, runtime.runs_dir() / "coloured" / model_name / source
+    )
     plots.show_table(coloured)
     good = coloured[coloured.coloured != ""].head(4)
     pairs = [
@@ -140,14 +156,20 @@ else:
 # Document 000 showed five people five real and five coloured photos and asked which ones a machine had coloured. Here
 # is such a sheet, from the test photos. Nothing on it tells the answer: a draw decides which photos are coloured, no
 # photo appears in both forms, and all go through the same resizing. The key goes to a file of its own. Do not open it.
+# (The sample's test photos are overlapping crops of two scenes, so that its sheet is an exercise only.)
 
 # %%
-n_photos, seed = min(10, len(files)), 0
-order = np.random.default_rng((seed, 1)).permutation(len(files))[:n_photos]
-key = study.draw_key(n_photos, n_photos // 2, seed)
-folder = runtime.writable(runtime.runs_dir() / "study")
+n_photos = min(10, len(files))
+order = np.random.default_rng((sheet_seed, 1)).permutation(len(files))[:n_photos]
+key = study.draw_key(n_photos, n_photos // 2, sheet_seed)
+folder = runtime.writable(runtime.runs_dir() / "study" / f"{model_name}-sheet{sheet_seed}")
 key.to_csv(folder / "key.csv", index=False)
+print(f"The key is in {folder}")
 
+# %% [markdown]
+# The sheet:
+
+# %%
 truths = [photos.open_photo(files[i]) for i in order]
 made = [colorize(model, rgb) if coloured else rgb for rgb, coloured in zip(truths, key.coloured)]
 tiles, numbers = [study.tile(rgb) for rgb in made], key.number.astype(str).tolist()
@@ -182,8 +204,8 @@ print(f"{label}: accuracy {everyone.accuracy:.2f}, interval {low:.2f} to {high:.
 print(f"The interval {tells} 0.5, the accuracy of guessing.")
 
 # %% [markdown]
-# And this is what others published. The 57 % come from 50 judgements; 28 right of 50 would be 56 %, 29 would be 58 %,
-# and with either the interval reaches well below one half.
+# And this is what others published. If each of the five people judged all ten photos, the 57 % come from 50 judgements:
+# 28 right would be 56 %, 29 would be 58 %, and with either the interval reaches well below one half.
 
 # %%
 published = recipes.PUBLISHED[recipes.PUBLISHED.data == "study"].drop(columns="data")

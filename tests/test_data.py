@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.color
+import skimage.data
 import torch
 from PIL import Image, JpegImagePlugin
 
@@ -353,6 +354,21 @@ def test_folder_names_above_the_source_do_not_matter(tmp_path):
     for i, rgb in enumerate(crops(10)):
         save(rgb, tmp_path / "test" / "mine" / f"{i}.png")
     assert Counter(data.prepare(tmp_path / "test" / "mine", tmp_path / "out").kept.split)["train"] == 8
+
+
+def test_with_test_1_every_photo_is_tested_whatever_its_folder(photo_folder, tmp_path):
+    tested = data.prepare(photo_folder, tmp_path, val=0, test=1, keep_grey=True)
+    assert tested.kept.split.tolist() == ["test"] * 21
+
+
+def test_too_few_photos_for_three_splits_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
+    (tmp_path / "mine").mkdir()
+    for n, scene in enumerate((skimage.data.astronaut(), skimage.data.coffee())):
+        Image.fromarray(scene).save(tmp_path / "mine" / f"{n}.png")
+    with pytest.raises(ValueError, match=r"mine: 2 usable photos are too few to split; give at least 3\."):
+        data.ready(tmp_path / "mine")
+    assert len(data.ready(tmp_path / "mine", val=0, test=1).files("test")) == 2
 
 
 def test_no_photo_is_in_two_splits(tmp_path):

@@ -120,12 +120,19 @@ def test_interrupted_sample_is_cut_again(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------ names and folders
 
 
+def test_a_pasted_blank_does_not_matter_and_a_file_is_told_from_a_folder(tmp_path):
+    assert datasets.fetch(f"{tmp_path} ", tmp_path / "data") == tmp_path
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match="is a file: give the folder"):
+        datasets.fetch(tmp_path / "a.jpg", tmp_path / "data")
+
+
 @pytest.mark.parametrize("name", ["places", "SAMPLE", "", "  ", "/no/such/folder", "imagenette2-160.tgz"])
 def test_unknown_name_is_answered_with_the_choices(name, tmp_path):
     with pytest.raises(ValueError) as caught:
         datasets.fetch(name, tmp_path)
     assert str(caught.value) == (
-        f"{name!r} is neither a data set (sample, places365, imagenette) nor a folder on this machine; "
+        f"{name.strip()!r} is neither a data set (sample, places365, imagenette) nor a folder on this machine; "
         "correct the name or the path."
     )
     assert list(tmp_path.iterdir()) == []

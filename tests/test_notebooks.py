@@ -64,7 +64,8 @@ def test_form(twin):
             continue
         assert before.cell_type == "markdown", f"no words before: {cell.source[:60]}"
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        assert len(lines) <= 20, f"{len(lines)} lines: {cell.source[:60]}"
+        most = 20 if "REPOSITORY" in cell.source else 15  # the set-up cell is the one exception
+        assert 2 <= len(lines) <= most, f"{len(lines)} lines: {cell.source[:60]}"
         assert not re.search(r"^\s*[%!]", cell.source, re.M), "a magic passes silently when it fails"
         last = ast.parse(cell.source).body[-1]
         if isinstance(last, ast.Expr):  # a call that returns nothing; a value would show in a notebook alone
@@ -137,6 +138,18 @@ def test_setup_without_address_and_copy_says_what_to_do(content):
     assert "copy the project to" in done.stderr.strip().splitlines()[-1] and "use_drive" in done.stderr
 
 
+def test_setup_does_not_take_a_half_copied_folder_for_the_project(content):
+    (content / "drive" / "MyDrive" / "colorization").mkdir(parents=True)
+    done = on_colab(content, setup_cell(TWINS[0]), use_drive=True)
+    assert done.returncode != 0 and "copy the project to" in done.stderr
+
+
+def test_setup_elsewhere_does_not_write_to_colabs_folders():
+    done = on_colab(ROOT / "notebooks", setup_cell(TWINS[0]), then="\nprint('mirror', mirror)")
+    assert done.returncode == 0, done.stderr
+    assert f"Using the project in {ROOT}" in done.stdout and "mirror None" in done.stdout
+
+
 def test_setup_that_cannot_clone_stops(content):
     done = on_colab(content, setup_cell(TWINS[0]), repository=content / "nowhere")
     assert done.returncode != 0 and "CalledProcessError" in done.stderr
@@ -187,7 +200,7 @@ def test_one_command_sets_and_changes_the_address(copy):
 
     before = ids()
     for url in ("https://github.com/someone/colorization", "https://github.com/other.one/re-named_2"):
-        done = sync(copy, url)
+        done = sync(copy, url + ".git")  # as GitHub's own button gives it
         assert done.returncode == 0, done.stderr
         assert address(copy) == url
         check_address(copy)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from colorlib import plots
+from colorlib import color, plots
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_grey_keeps_lightness_and_drops_colour():
     grey = plots.grey(rgb)
     assert (grey == grey[..., :1]).all()
     # Half an 8-bit step of grey moves L by under 0.25 in mid-tones.
-    assert (plots.lab(grey)[0] - plots.lab(rgb)[0]).abs().max() < 0.5
+    assert (color.photo_to_lab(grey)[0] - color.photo_to_lab(rgb)[0]).abs().max() < 0.5
 
 
 def test_curves_show_history_and_floors():

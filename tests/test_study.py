@@ -49,17 +49,23 @@ def test_a_tile_shows_the_centre():
         ("1 4", [{1, 4}]),
         ("1, 4; 2 2;", [{1, 4}, {2}]),
         (" 3 ;None; 1,2,3,4 ", [{3}, set(), {1, 2, 3, 4}]),
-        ("", []),
+        ("1, 4,\n2 3", [{1, 4}, {2, 3}]),
     ],
 )
 def test_answers_are_read(text, answers):
     assert study.parse_answers(text, 4) == answers
 
 
-@pytest.mark.parametrize("wrong", ["5", "0", "-1", "two", "1.5", "²", "<b>", "9" * 500])
+@pytest.mark.parametrize("wrong", ["5", "0", "-1", "two", "1.5", "²", "<b>", "9" * 500, "none"])
 def test_a_wrong_answer_names_the_participant(wrong):
-    with pytest.raises(ValueError, match=r"participant 2: .* is not a number from 1 to 4"):
+    with pytest.raises(ValueError, match=r"participant 2: .* is not a number from 1 to 4; write numbers, or none"):
         study.parse_answers(f"1 2; 3 {wrong}", 4)
+
+
+@pytest.mark.parametrize("text", ["", " ; ", "1; ,; 2"])
+def test_an_empty_answer_is_not_taken_for_none(text):
+    with pytest.raises(ValueError, match="'' is not a number"):
+        study.parse_answers(text, 4)
 
 
 def test_the_score_of_known_answers(key):

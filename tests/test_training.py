@@ -480,3 +480,23 @@ def test_newest_run_is_the_newest_whole_one(tmp_path):
 def test_newest_run_is_none_where_there_is_none(tmp_path, mirror):
     (tmp_path / "empty" / "run").mkdir(parents=True)
     assert newest_run(tmp_path / "nowhere", mirror and tmp_path / mirror) is None
+
+
+def test_a_run_whose_photos_are_gone_is_shown_on_the_sample(photo_folder, tmp_path, tiny, monkeypatch, capsys):
+    monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
+    mine = shutil.copytree(photo_folder, tmp_path / "mine")
+    fit(recipe(n_epochs=1), data.ready(mine, keep_grey=True), tmp_path / "runs" / "mine")
+    run, photos = training.newest_or_sample()
+    assert (run.dir.name, photos.name) == ("mine", "mine")
+    shutil.rmtree(mine)
+    run, photos = training.newest_or_sample()
+    assert (run.dir.name, photos.name) == ("mine", "sample")
+    assert "not on this machine" in capsys.readouterr().out
+
+
+def test_the_sample_can_be_trained_on_a_gpu_machine_too(monkeypatch):
+    """The published batch is larger than the sample; 02 gives the sample its own settings under every preset."""
+    monkeypatch.setenv("COLORLIB_PRESET", "t4")
+    changed = recipes.get("resnet34", **runtime.PRESETS["sample"].recipe_changes)
+    assert (changed.size, changed.batch_size, changed.subset) == (64, 16, 1.0)

@@ -46,8 +46,9 @@ def strip(path):
 
 def main(url=None):
     if url is not None:
+        url = url.removesuffix("/").removesuffix(".git")
         if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
-            sys.exit(f"{url}: not of the form https://github.com/OWNER/NAME")
+            sys.exit(f"{url!r} is not of the form https://github.com/OWNER/NAME\n\n{__doc__}")
         put(ROOT / "pyproject.toml", r'^repository = ".*"$', f'repository = "{url}"')
     url = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["colorlib"]["repository"]
     for twin in sorted((ROOT / "notebooks").glob("*.py")):
