@@ -110,9 +110,8 @@ changes |= {"batch_size": batch_size} if batch_size else {}
 changes |= {"n_epochs": n_epochs} if n_epochs else {}
 recipe = recipes.get(recipe_name, encoder_weights=encoder_weights, **changes)
 settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
-plots.show_table(
-    settings.assign(changed=(settings.published != settings.here).map({True: "*", False: ""}))
-)
+settings["changed"] = ["*" if a != b else "" for a, b in zip(settings.published, settings.here)]
+plots.show_table(settings)
 
 # %% [markdown]
 # ## Follow a photo through the network
@@ -125,15 +124,13 @@ plots.show_table(
 # a little for coloured ones.
 
 # %%
-model = models.build(recipe.model)
+model = models.build(recipe.model).eval()
 parts = {f"encoder.{name}": part for name, part in model.encoder.named_children()}
 parts |= {f"decoder.{name}": part for name, part in model.decoder.named_children()}
-sizes = {}
+x, sizes = torch.full((1, 1, 224, 224), 0.5), {}  # a grey photo
 for name, part in parts.items():
-    part.register_forward_hook(
-        lambda _, __, out, name=name: sizes.update({name: tuple(out.shape[1:])})
-    )
-model.eval()(torch.full((1, 1, 224, 224), 50.0))
+    x = part(x)
+    sizes[name] = tuple(x.shape[1:])
 plots.show_table(pd.Series(sizes, name="output for (1, 224, 224)").to_frame())
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 

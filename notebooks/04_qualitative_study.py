@@ -88,9 +88,7 @@ answers = ""  # @param {type: "string"}
 print(runtime.describe())
 run, prepared = training.newest_or_sample(mirror)
 model = run.model()
-model_name = (
-    f"{run.dir.name}-{run.facts['sha256'][:8]}"  # so that a later model's results go elsewhere
-)
+model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's results go elsewhere
 
 # %% [markdown]
 # ## Colour photos that the network has never seen
@@ -136,15 +134,12 @@ print("Your photos:", own_photos or "none given")
 
 # %%
 if own_photos:
-    source = Path(own_photos).expanduser().resolve().as_posix().strip("/").replace("/", "_")
-    coloured = colorize_files(
-        model, own_photos, runtime.runs_dir() / "coloured" / model_name / source
-    )
+    source = "_".join(Path(own_photos).expanduser().resolve().parts[1:])
+    out = runtime.runs_dir() / "coloured" / model_name / source
+    coloured = colorize_files(model, own_photos, out)
     plots.show_table(coloured)
-    good = coloured[coloured.coloured != ""].head(4)
-    pairs = [
-        [photos.open_photo(row.photo), photos.open_photo(row.coloured)] for row in good.itertuples()
-    ]
+    good = coloured[coloured.coloured != ""].head(4)[["photo", "coloured"]]
+    pairs = [[photos.open_photo(path) for path in pair] for pair in good.to_numpy()]
     if pairs:
         figure = plots.grid(pairs, ["the photo", "coloured"], side=3)
         plots.show(figure, "04_own_photos", "Your photos, and the same coloured")
