@@ -107,7 +107,8 @@ def fit(recipe, data, run_dir, mirror=None):
         model.load_state_dict(state["model"])
         history = state["history"]
         facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
-        print(f"Resuming {run_dir.name} after epoch {len(history)}.")
+        finished = len(history) >= recipe.n_epochs or _should_stop(history, recipe.patience)
+        print(f"{run_dir.name}: {'finished' if finished else 'resuming'} after epoch {len(history)}.")
     else:
         facts["encoder_weights"] = _load_encoder(model, recipe, mirror)
         history = []

@@ -183,12 +183,13 @@ def test_best_is_the_minimum_and_patience_ends_the_run(prepared, tmp_path, monke
     assert snapshot(run.dir) == before
 
 
-def test_a_finished_run_is_not_trained_further(whole, prepared, monkeypatch):
+def test_a_finished_run_is_not_trained_further(whole, prepared, monkeypatch, capsys):
     before = snapshot(whole.dir)
     monkeypatch.setattr(training, "batches", lambda *args, **kwargs: pytest.fail("trained"))
     assert fit(recipe(), prepared, whole.dir).history.equals(whole.history)
     assert fit(recipe(n_epochs=1), prepared, whole.dir).history.equals(whole.history)
     assert snapshot(whole.dir) == before
+    assert capsys.readouterr().out.count(f"{whole.dir.name}: finished after epoch 3.") == 2
 
 
 # --- it survives
@@ -239,9 +240,10 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(whole, prepared,
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_made_longer_it_ends_with_the_same_weights(whole, prepared, tmp_path, n):
+def test_made_longer_it_ends_with_the_same_weights(whole, prepared, tmp_path, n, capsys):
     fit(recipe(n_epochs=n), prepared, tmp_path / "run")
     run = fit(recipe(), prepared, tmp_path / "run")
+    assert f"run: resuming after epoch {n}." in capsys.readouterr().out
     assert same(result(run.dir), result(whole.dir))
     columns = ["epoch", "train_mse", "val_mse"]
     pd.testing.assert_frame_equal(run.history[columns], whole.history[columns], check_exact=True)
