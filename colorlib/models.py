@@ -52,8 +52,9 @@ class ResNetColorizer(nn.Module):
                 to_ab=nn.Conv2d(16, 2, 3, padding=1),  # 2 x 224 x 224
             )
         )
-        nn.init.normal_(self.decoder.to_ab.weight, std=1e-3)  # start near grey: torch's default starts at a
-        nn.init.constant_(self.decoder.to_ab.bias, color.to_unit(0))  # chroma of 100, this at 3
+        # Start near grey, with a chroma of about 3; torch's own start has about 100.
+        nn.init.normal_(self.decoder.to_ab.weight, std=1e-3)
+        nn.init.constant_(self.decoder.to_ab.bias, color.to_unit(0))
 
     def forward(self, L):
         """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
