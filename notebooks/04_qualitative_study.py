@@ -104,7 +104,7 @@ plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")
 
 # %% [markdown]
 # ## Colour photos that never had colours
-# These old grey photos come with scikit-image. Nobody knows their truth, so there is no error to compute, only the
+# These grey pictures come with scikit-image. Nobody knows their truth, so there is no error to compute, only the
 # question whether one would believe the result. A network that was trained on three scenes will not convince you.
 
 # %%
