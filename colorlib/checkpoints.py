@@ -4,7 +4,6 @@ A checkpoint is a file of tensors and, written after it, a manifest with the fil
 is replaced in one step, so that it names either the old file or the new one, and both are whole.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ import warnings
 from pathlib import Path
 
 import torch
+
+from colorlib import runtime
 
 
 def save(folder, name, state, facts):
@@ -29,7 +30,7 @@ def save(folder, name, state, facts):
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    digest = runtime.sha256(partial)
     os.replace(partial, file)
     _commit(Path(folder), name, {**facts, "file": file.name, "sha256": digest})
 
@@ -38,8 +39,7 @@ def manifest(folder, name):
     """The manifest of the checkpoint `name`, or None if the folder has none whose file is whole."""
     try:
         facts = json.loads((Path(folder) / f"{name}.json").read_text())
-        data = (Path(folder) / facts["file"]).read_bytes()
-        return facts if hashlib.sha256(data).hexdigest() == facts["sha256"] else None
+        return facts if runtime.sha256(Path(folder) / facts["file"]) == facts["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -69,9 +69,8 @@ def copy(source, target, name):
     file = Path(target) / facts["file"]
     try:
         Path(target).mkdir(parents=True, exist_ok=True)
-        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
-            shutil.copyfile(Path(source) / facts["file"], file)
-        if hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
+        shutil.copyfile(Path(source) / facts["file"], file)
+        if runtime.sha256(file) != facts["sha256"]:
             raise OSError("what was read back is not what was written")
         _commit(Path(target), name, facts)
     except OSError as error:

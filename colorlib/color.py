@@ -42,11 +42,16 @@ def _mix(matrix, channels):
     return [sum(w * c for w, c in zip(row, channels)) for row in matrix]
 
 
+def _undo_f(f):
+    """The inverse of CIELAB's f: from its cube-root scale to XYZ relative to white."""
+    return torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
+
+
 def _linear_rgb(L, ab):
-    """CIELAB -> linear sRGB, not clipped: three tensors shaped like `L`."""
+    """CIELAB -> linear sRGB `(B, 3, H, W)`, not clipped."""
     fy = (L + 16) / 116
     f = torch.cat([fy + ab[:, :1] / 500, fy, fy - ab[:, 1:] / 200], dim=1)
-    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787).clamp(min=0)
+    xyz = _undo_f(f).clamp(min=0)
     return torch.cat(_mix(_TO_RGB, xyz.split(1, dim=1)), dim=1)
 
 
@@ -119,8 +124,7 @@ def l_to_grey(L):
     It equals `skimage.color.rgb2gray` of a neutral pixel. On coloured pixels rgb2gray weighs the
     gamma-encoded channels and so differs; a model is only ever given this one.
     """
-    fy = (L + 16) / 116
-    return _encode(torch.where(fy > 0.2068966, fy**3, (fy - 16 / 116) / 7.787).clamp(0, 1))
+    return _encode(_undo_f((L + 16) / 116).clamp(0, 1))
 
 
 def to_unit(ab):

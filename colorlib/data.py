@@ -113,8 +113,7 @@ def ready(dataset, **settings):
         ValueError: if there are too few photos for the three splits.
     """
     root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
-    name = dataset if dataset in datasets.NAMES else None
-    prepared = prepare(datasets.fetch(dataset, root), root / "prepared", name=name, **settings)
+    prepared = prepare(datasets.fetch(dataset, root), root / "prepared", **settings)
     if len(prepared.kept) < 3 and settings.get("test") != 1:
         raise ValueError(f"{dataset}: {len(prepared.kept)} usable photos are too few to split; give at least 3.")
     return prepared

@@ -95,5 +95,4 @@ def table(rows, model="model"):
 
 def style(frame):
     """Round a table's columns for reading: MSE to 5 decimals, raw ab to 1, ratios to 2."""
-    digits = {"MSE": 5, "from": 5, "to": 5, "raw ab": 1, "of the mean-colour floor": 2}
-    return frame.round({name: n for name, n in digits.items() if name in frame})
+    return frame.round({"MSE": 5, "from": 5, "to": 5, "raw ab": 1, "of the mean-colour floor": 2})

@@ -1,6 +1,5 @@
 """Every architecture, by name. A model takes L, of any size, and returns ab of the same size."""
 
-import hashlib
 import shutil
 import urllib.error
 import warnings
@@ -139,4 +138,4 @@ def imagenet_state(arch, file=None, cache=None):
 
 
 def _hash_is(path, prefix):
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest().startswith(prefix)
+    return path.is_file() and runtime.sha256(path).startswith(prefix)

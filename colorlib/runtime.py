@@ -1,5 +1,6 @@
 """What this machine is: device, Colab or not, preset, folders, and where output goes."""
 
+import hashlib
 import io
 import os
 import socket
@@ -103,6 +104,12 @@ def writable(folder, variable="COLORLIB_RUNS"):
             f"{folder}: cannot be written to ({error.strerror}); choose another folder or set {variable} to one."
         ) from error
     return folder
+
+
+def sha256(path):
+    """The SHA-256 of a file, as hexadecimal digits; read piece by piece."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -79,14 +79,14 @@ def score(key, answers):
     if not answers:
         raise ValueError("there are no answers to score: collect some, or simulate them.")
     coloured = key.coloured.to_numpy()
-    said = np.array([key.number.isin(a).to_numpy() for a in answers])
-    rows = {f"participant {k}": (s == coloured, ~s[coloured]) for k, s in enumerate(said, start=1)}
-    rows["all"] = (said == coloured, ~said[:, coloured])
+    said = np.array([key.number.isin(a).to_numpy() for a in answers])  # (people, photos)
+    right, fooled = said == coloured, ~said[:, coloured]
+    found = ~fooled.any(axis=1)
+    groups = [(f"participant {k + 1}", right[k], fooled[k], bool(found[k])) for k in range(len(answers))]
+    groups.append(("all", right, fooled, f"{found.sum()} of {len(answers)}"))
     lines = []
-    for name, (right, fooled) in rows.items():
-        interval = stats.binomtest(int(right.sum()), right.size).proportion_ci(method="exact")
-        found_all = "" if name == "all" else bool(not fooled.any())
-        lines.append((name, right.sum(), right.size, right.mean(), *interval, fooled.mean(), found_all))
-    lines[-1] = (*lines[-1][:-1], f"{sum(line[-1] for line in lines[:-1])} of {len(answers)}")
+    for who, r, f, found_all in groups:
+        interval = stats.binomtest(int(r.sum()), r.size).proportion_ci(method="exact")
+        lines.append((who, r.sum(), r.size, r.mean(), *interval, f.mean(), found_all))
     columns = ["who", "right", "judged", "accuracy", "from", "to", "fooled", "found all"]
     return pd.DataFrame(lines, columns=columns).set_index("who")

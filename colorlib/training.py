@@ -94,7 +94,8 @@ def fit(recipe, data, run_dir, mirror=None):
     """
     run_dir = runtime.writable(run_dir)
     files, val_files = data.files("train"), data.files("val")
-    _check_sizes(recipe, len(files), val_files, data)
+    n_epoch = len(draw_subset(len(files), recipe.subset, recipe.seed, 0)) if files else 0
+    _check_sizes(recipe, n_epoch, val_files, data)
     facts = {"recipe": asdict(recipe), "data": {"fingerprint": data.fingerprint, "settings": data.settings}}
     previous = _restore(run_dir, mirror, facts)
 
@@ -107,8 +108,8 @@ def fit(recipe, data, run_dir, mirror=None):
         model.load_state_dict(state["model"])
         history = state["history"]
         facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
-        finished = len(history) >= recipe.n_epochs or _should_stop(history, recipe.patience)
-        print(f"{run_dir.name}: {'finished' if finished else 'resuming'} after epoch {len(history)}.")
+        how = "finished" if _finished(recipe, history) else "resuming"
+        print(f"{run_dir.name}: {how} after epoch {len(history)}.")
     else:
         facts["encoder_weights"] = _load_encoder(model, recipe, mirror)
         history = []
@@ -125,10 +126,10 @@ def fit(recipe, data, run_dir, mirror=None):
     if not previous:
         _save_strip(run_dir, "epoch-00000", [colorize(model, rgb) for rgb in strip])
 
-    steps = math.ceil(len(draw_subset(len(files), recipe.subset, recipe.seed, 0)) / recipe.batch_size)
+    steps = math.ceil(n_epoch / recipe.batch_size)
     with runtime.bar(recipe.n_epochs * steps, recipe.name) as bar:
         bar.update(min(len(history) * steps, bar.total))
-        while len(history) < recipe.n_epochs and not _should_stop(history, recipe.patience):
+        while not _finished(recipe, history):
             epoch, start = len(history), time.perf_counter()
             chosen = draw_subset(len(files), recipe.subset, recipe.seed, epoch // recipe.phase_epochs)
             order = batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed)
@@ -165,8 +166,7 @@ def _train_epoch(model, optimizer, batch_loader, device, bar):
     return (total / n).item()
 
 
-def _check_sizes(recipe, n_train, val_files, data):
-    n = len(draw_subset(n_train, recipe.subset, recipe.seed, 0)) if n_train else 0
+def _check_sizes(recipe, n, val_files, data):
     if n < recipe.batch_size:
         raise ValueError(
             f"the batch size {recipe.batch_size} is larger than the {n} training photos of an epoch in {data.name!r}: "
@@ -221,11 +221,14 @@ def _restore(run_dir, mirror, facts):
     return checkpoints.load(run_dir, "last") if here or there else None
 
 
-def _should_stop(history, patience):
-    if not history or not patience:
+def _finished(recipe, history):
+    """Whether all epochs are done, or the last `patience` of them brought no better validation loss."""
+    if len(history) >= recipe.n_epochs:
+        return True
+    if not history or not recipe.patience:
         return False
     losses = [h["val_mse"] for h in history]
-    return len(losses) - 1 - losses.index(min(losses)) >= patience
+    return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
 
 
 def _save(run_dir, mirror, model, optimizer, history, facts):
