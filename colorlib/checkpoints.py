@@ -1,90 +1,276 @@
-"""Save and restore so that a killed machine never leaves half a checkpoint that counts.
+"""Save and restore so that neither a killed machine nor a bad Drive leaves half a checkpoint that counts.
 
-A checkpoint is a file of tensors and, written after it, a manifest with the file's SHA-256. The manifest
-is replaced in one step, so that it names either the old file or the new one, and both are whole.
+A checkpoint is a file of tensors, `NAME-STEP-HASH.pt`, and beside it, written last, a manifest of the same
+name in JSON with the file's size and SHA-256. No file is ever written twice, so that what dies while writing
+spoils nothing that was there before; and a file without a manifest that fits it does not count.
 """
 
 import json
+import math
 import os
 import shutil
+import threading
+import time
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
 
 from colorlib import runtime
 
+KEEP = {"last": 3, "best": 2}  # how many of each are kept: if the newest one is damaged, the one before serves
+
 
 def save(folder, name, state, facts):
-    """Write `state` as the checkpoint `name` of a folder, in place of the one before it.
+    """Write a checkpoint and remove those that it makes superfluous.
 
     Args:
         folder: where; must exist.
         name: "last" or "best".
         state: tensors and plain values, nested.
-        facts: what the manifest says besides: JSON values; "epoch" is required.
+        facts: what the manifest says besides: JSON values; "step" is required.
     """
-    file = Path(folder) / f"{name}-{facts['epoch']:05d}.pt"
-    partial = file.with_name(file.name + ".partial")
+    folder = Path(folder)
+    partial = folder / f"{name}.partial"
     with open(partial, "wb") as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
     digest = runtime.sha256(partial)
+    file = folder / f"{name}-{facts['step']:08d}-{digest[:8]}.pt"
+    facts = {**facts, "file": file.name, "bytes": partial.stat().st_size, "sha256": digest}
     os.replace(partial, file)
-    _commit(Path(folder), name, {**facts, "file": file.name, "sha256": digest})
+    with open(partial, "w") as stream:
+        json.dump(facts, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, file.with_suffix(".json"))
+    _prune(folder, name, file.name, KEEP[name])
 
 
-def manifest(folder, name):
-    """The manifest of the checkpoint `name`, or None if the folder has none whose file is whole."""
+def newest(folder, name):
+    """The manifest of the newest whole checkpoint, and why newer ones were passed over.
+
+    Returns:
+        `(facts, faults)`: the manifest, or None if the folder has none that is whole; and a list of sentences.
+
+    Raises:
+        OSError: if the folder, or all that could count in it, is there and cannot be read.
+    """
+    faults, unreadable = [], None
+    for path in _manifests(folder, name):
+        try:
+            facts = json.loads(path.read_bytes())
+            fault = _fault(path.parent, facts)
+        except (ValueError, KeyError, TypeError):
+            fault = "its manifest cannot be read"
+        except FileNotFoundError:  # removed meanwhile, or a listing that is out of date
+            fault = "the file is missing"
+        except OSError as error:
+            fault, unreadable = error.strerror, error
+        if not fault:
+            return facts, faults
+        faults.append(f"{path.with_suffix('.pt')}: {fault}")
+    if unreadable:
+        raise unreadable
+    return None, faults
+
+
+def _manifests(folder, name):
+    """The manifests of a name, the newest first."""
     try:
-        facts = json.loads((Path(folder) / f"{name}.json").read_text())
-        return facts if runtime.sha256(Path(folder) / facts["file"]) == facts["sha256"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = [entry for entry in os.listdir(folder) if entry.startswith(f"{name}-") and entry.endswith(".json")]
+    except FileNotFoundError:
+        return []
+    return [Path(folder, entry) for entry in sorted(found, reverse=True)]
+
+
+def _fault(folder, facts):
+    """Why a checkpoint does not count, or ""."""
+    file = Path(folder) / facts["file"]
+    size = file.stat().st_size
+    if size != facts["bytes"]:
+        return f"{size:,} of {facts['bytes']:,} bytes are there"
+    return "" if runtime.sha256(file) == facts["sha256"] else "its content is not what was written"
 
 
 def load(folder, name):
-    """The `(state, facts)` of a checkpoint, on the CPU. Never runs code that the file contains.
+    """The `(state, facts)` of the newest whole checkpoint, on the CPU. Never runs code that a file contains.
 
     Raises:
-        FileNotFoundError: if there is none whose hash is right.
+        FileNotFoundError: if there is none.
     """
-    facts = manifest(folder, name)
+    facts, faults = newest(folder, name)
     if facts is None:
-        raise FileNotFoundError(f"{folder}: holds no whole checkpoint {name!r}; train first, or choose another run.")
+        why = f" ({'; '.join(faults)})" if faults else ""
+        raise FileNotFoundError(
+            f"{folder}: holds no whole checkpoint {name!r}{why}; train first, or choose another run."
+        )
     return torch.load(Path(folder) / facts["file"], map_location="cpu", weights_only=True), facts
 
 
 def copy(source, target, name):
-    """Copy the checkpoint `name` to another folder, on Drive say. Returns whether it arrived whole.
+    """Copy the newest checkpoint of a name to another folder, under the same name, the manifest last.
 
-    Training must not die of a Drive that is full or gone: what goes wrong is said as a warning.
+    Raises:
+        OSError: if it did not arrive whole; what was there before is still there.
     """
-    facts = manifest(source, name)
-    if facts is None:
-        return False
-    if manifest(target, name) == facts:
-        return True
-    file = Path(target) / facts["file"]
+    facts, _ = newest(source, name)
+    there, _ = newest(target, name)
+    if facts is None or facts == there:
+        return
+    file = Path(target, facts["file"])
+    manifest, content = file.with_suffix(".json"), json.dumps(facts, indent=1)
     try:
-        Path(target).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(source) / facts["file"], file)
-        if runtime.sha256(file) != facts["sha256"]:
-            raise OSError("what was read back is not what was written")
-        _commit(Path(target), name, facts)
-    except OSError as error:
-        warnings.warn(f"{target}: the checkpoint could not be copied there ({error}); going on.", stacklevel=2)
-        return False
-    return True
+        shutil.copyfile(Path(source, facts["file"]), file)
+        fault = _fault(target, facts)
+        if not fault:
+            manifest.write_text(content)  # under its final name: on Drive a renaming may be undone
+            fault = "" if manifest.read_text() == content else "its manifest is not what was written"
+        if fault:
+            raise OSError(f"{file.name}: {fault}")
+    except OSError:
+        for path in (manifest, file):
+            _remove(path)
+        if there:
+            _prune(target, name, there["file"], keep=1)  # it may have been for want of space
+        raise
+    _prune(target, name, facts["file"], KEEP[name])
 
 
-def _commit(folder, name, facts):
-    partial = folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(facts, indent=1))
-    os.replace(partial, folder / f"{name}.json")
-    for old in folder.glob(f"{name}-*.pt"):
-        if old.name != facts["file"]:
-            # Emptied before it is deleted: on Drive a deleted file goes on taking space in the trash.
-            old.write_bytes(b"")
-            old.unlink()
+def copy_strips(source, target):
+    """Copy the pictures of the training's progress that are not there yet."""
+    for path in sorted(Path(source).glob("strips/*.png")):
+        there = Path(target, "strips", path.name)
+        if not there.exists():
+            there.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, there)
+
+
+def _prune(folder, name, file, keep):
+    """Of the checkpoints older than `file`, which is whole, remove all but the newest `keep - 1`."""
+    whole = Path(file).stem
+    older = [path.stem for path in _manifests(folder, name) if path.stem < whole]
+    for path in Path(folder).glob(f"{name}-*"):
+        if path.stem < whole and path.stem not in older[: keep - 1]:
+            _remove(path)
+
+
+def in_time(seconds, function, *args):
+    """What a function returns that reads from a disk which may hang.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    future = Future()
+
+    def call():
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer for {seconds:.0f} seconds") from None
+
+
+def _remove(path):
+    try:
+        with open(path, "r+b") as stream:
+            stream.truncate(0)  # on Drive a deleted file goes on taking its space, in the trash
+        os.remove(path)
+    except OSError:  # gone already, or for another time
+        pass
+
+
+class Mirror:
+    """Keeps a copy of a run's folder on another disk, Drive say, from a thread of its own.
+
+    Whatever that disk does, the training goes on: what goes wrong is said once, as a warning, and tried again
+    after a while; when the disk is back, the newest checkpoints are sent after.
+
+    Args:
+        source: the run's folder.
+        target: where to copy to; None for nowhere.
+    """
+
+    first_delay, last_delay = 10.0, 600.0  # seconds before trying again; doubled each time
+    patience = 120.0  # seconds after which a disk that does not answer is said to hang
+
+    def __init__(self, source, target):
+        self.source, self.target = Path(source), target and Path(target)
+        self._wanted = self._arrived = 0  # how often something new was to be copied, and how much of that is there
+        self._since, self._trouble, self._told, self._gave_up, self._device = 0.0, "", False, False, None
+        self._due, self._closing = threading.Event(), threading.Event()
+        if self.target:
+            threading.Thread(target=self._work, daemon=True).start()  # a thread that hangs must not keep us alive
+
+    def update(self):
+        """Say that there is something new to copy; returns at once."""
+        if self.target:
+            if self._arrived == self._wanted:
+                self._since = time.monotonic()
+            self._wanted += 1
+            self._due.set()
+
+    def tell(self):
+        """Warn if something is wrong with the mirror, once; and say when it is over."""
+        trouble = self._trouble
+        if not trouble and self._arrived < self._wanted and time.monotonic() - self._since > self.patience:
+            trouble = f"no answer for {self.patience:.0f} seconds"
+        if trouble and not self._told:
+            warnings.warn(
+                f"CHECKPOINTS DO NOT REACH {self.target} ({trouble}). Training goes on and saves in {self.source}; "
+                "the copy is tried again. If this is Drive, look whether it is full or has to be mounted again.",
+                stacklevel=2,
+            )
+            self._told = True
+        elif self._told and self._arrived == self._wanted:
+            print(f"The checkpoints reach {self.target} again.")
+            self._told = False
+
+    def close(self):
+        """Wait, but not for ever, until the newest checkpoints have arrived; warn again if they have not."""
+        self._closing.set()  # from now on one more try, without waiting before it
+        self._due.set()
+        end = time.monotonic() + self.patience
+        while self._arrived < self._wanted and not self._gave_up and time.monotonic() < end:
+            time.sleep(0.02)
+        if self._arrived < self._wanted:
+            self._told, self._since = False, -math.inf
+        self.tell()
+
+    def _work(self):
+        delay = self.first_delay
+        while not self._gave_up:
+            self._due.wait()
+            self._due.clear()
+            last_try, wanted = self._closing.is_set(), self._wanted
+            try:
+                if self._arrived < wanted:
+                    self._copy()
+            except OSError as error:
+                self._trouble = str(error)
+                self._gave_up = last_try
+                self._closing.wait(delay)
+                delay = min(2 * delay, self.last_delay)
+                self._due.set()
+            else:
+                self._arrived, self._trouble, delay = wanted, "", self.first_delay
+                if last_try:
+                    return
+
+    def _copy(self):
+        home = next(path for path in (self.target, *self.target.parents) if path.exists())
+        if self._device is None:
+            self._device = home.stat().st_dev
+        if home.stat().st_dev != self._device:  # a folder made where Drive was mounted would keep it from coming back
+            raise OSError("the disk is gone")
+        self.target.mkdir(parents=True, exist_ok=True)
+        for name in ("best", "last"):  # in this order: a last without the best before it would be half a run
+            copy(self.source, self.target, name)
+        copy_strips(self.source, self.target)

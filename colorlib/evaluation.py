@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from colorlib import color
-from colorlib.data import batches, loader
+from colorlib.data import Batches, loader
 
 # Columns of the per-photo errors, and how the table calls them. A floor needs no network to reach.
 FLOORS = {
@@ -24,33 +24,44 @@ def mse_per_photo(pred_ab, ab):
     return ((color.to_unit(pred_ab) - color.to_unit(ab)) ** 2).mean(dim=(1, 2, 3))
 
 
+def predict(model, L, precision):
+    """What a model makes of L, with its arithmetic in a number type; pred_ab is float32, or float64 if that is it."""
+    if precision == torch.float64:
+        return model(L.double())
+    with torch.autocast(L.device.type, precision, enabled=precision != torch.float32):
+        return model(L)
+
+
 @torch.no_grad()
-def evaluate(model, photo_set, train_mean, batch_size=32, workers=0):
+def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=torch.float32, chosen=None):
     """The error of a model and of the three floors, photo by photo.
 
     Args:
         model: takes L `(B, 1, H, W)`, returns pred_ab `(B, 2, H, W)`; its mode is put back afterwards.
         photo_set: a `data.Photos` without flips.
         train_mean: `(2,)`, mean ab of the photos that the model was trained on.
+        precision: number type of the network's arithmetic.
+        chosen: indices of the photos to take; all of them by default.
 
     Returns:
         DataFrame with a row per photo: `file`, `mse` (the model's) and the floors' `grey`, `train_mean`
         and `oracle`, all on `ab_unit`.
     """
+    chosen = range(len(photo_set)) if chosen is None else chosen
     device = next(model.parameters()).device
     train_mean = torch.as_tensor(train_mean, device=device).float().view(1, 2, 1, 1)
     columns = {"mse": [], **{floor: [] for floor in FLOORS}}
     was_training = model.training
     model.eval()
-    for rgb in loader(photo_set, batches(range(len(photo_set)), batch_size), workers):
+    for rgb in loader(photo_set, Batches(chosen, batch_size), workers):
         L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
-        columns["mse"].append(mse_per_photo(model(L), ab))
+        columns["mse"].append(mse_per_photo(predict(model, L, precision), ab))
         columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
         columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))
         columns["oracle"].append(mse_per_photo(ab.mean(dim=(2, 3), keepdim=True).expand_as(ab), ab))
     model.train(was_training)
     rows = {name: torch.cat(values).double().cpu().numpy() for name, values in columns.items()}
-    return pd.DataFrame({"file": [str(f) for f in photo_set.files], **rows})
+    return pd.DataFrame({"file": [str(photo_set.files[i]) for i in chosen], **rows}, index=chosen)
 
 
 def interval(values, level=0.95, seed=0):

@@ -4,6 +4,7 @@ import shutil
 import urllib.error
 import warnings
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,15 +54,16 @@ class ResNetColorizer(nn.Module):
         )
         # Start near grey, with a chroma of about 3; torch's own start has about 100.
         nn.init.normal_(self.decoder.to_ab.weight, std=1e-3)
-        nn.init.constant_(self.decoder.to_ab.bias, color.to_unit(0))
+        nn.init.zeros_(self.decoder.to_ab.bias)
 
     def forward(self, L):
         """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
         height, width = L.shape[-2:]
         # Grown at the right and the bottom to a multiple of the stride; cut off again at the end.
         grey = F.pad(color.l_to_grey(L), (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        ab_unit = self.decoder(self.encoder(grey))
-        return color.from_unit(ab_unit[..., :height, :width])
+        # The decoder gives the difference to grey's ab_unit: around 0, numbers of 16 bits are fine enough.
+        offset = self.decoder(self.encoder(grey))[..., :height, :width]
+        return color.from_unit(offset.to(L.dtype) + color.to_unit(0))
 
     def load_imagenet(self, state):
         """Take over the encoder's part of a torchvision ResNet state dict (three-channel conv1)."""
@@ -81,10 +83,13 @@ def build(name):
     return MODELS[name]()
 
 
-MODELS = {"resnet34": lambda: ResNetColorizer("resnet34")}
+MODELS = {arch: partial(ResNetColorizer, arch) for arch in ("resnet34", "resnet18")}
 
 # torchvision's files end their names with the first digits of their SHA-256.
-_IMAGENET = {"resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1}
+_IMAGENET = {
+    "resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+}
 
 
 def imagenet_state(arch, file=None, cache=None):

@@ -19,17 +19,35 @@ class Recipe:
     flip: bool = True  # mirror at random
     encoder_weights: str = "imagenet"  # "imagenet", "none", or the path of a state dict
     batch_size: int = 128
-    lr: float = 1e-3  # of Adam
+    optimizer: str = "Adam"  # a class of torch.optim
+    lr: float = 1e-3  # learning rate; with a schedule, its maximum
+    schedule: str = "constant"  # or "cyclic" (up and down in straight lines) or "one-cycle" (Smith 2018, by cosines)
+    cycle_epochs: int | None = None  # length of a cycle of "cyclic"; None: one cycle over all epochs
+    clip: float | None = None  # gradients longer than this are shortened to it
+    ema: float | None = None  # per step, the share that a moving average of the weights keeps; it is what counts then
+    frozen: tuple[str, ...] = ()  # parts of the model that stay as they start, such as "encoder.layer1"
     n_epochs: int = 40
     subset: float = 1.0  # share of the training photos that one phase uses
     phase_epochs: int = 10  # after so many epochs the subset is drawn anew
     patience: int | None = None  # stop after so many epochs without a better validation loss
+    precision: str = "auto"  # of the network's arithmetic: "float32" and so on; auto is what the hardware does best
+    sync_bn: bool = False  # with several GPUs: batch norms see the whole batch instead of one GPU's part
     seed: int = 0
 
+    def __post_init__(self):
+        object.__setattr__(self, "frozen", tuple(self.frozen))  # from JSON it comes as a list
 
+
+_000 = Recipe(
+    name="resnet34", source="document 000", model="resnet34", subset=0.4, phase_epochs=10, n_epochs=40, patience=5
+)
 RECIPES = {
-    "resnet34": Recipe(
-        name="resnet34", source="document 000", model="resnet34", subset=0.4, phase_epochs=10, n_epochs=40, patience=5
+    "resnet34": _000,
+    # The system that document 000 sets out to improve; it gives the network and the batch size, no more.
+    "resnet18": replace(_000, name="resnet18", model="resnet18", batch_size=64),
+    # Document 001's procedure with document 000's network. "Cyclic" was one cycle in its authors' code.
+    "resnet34_cyclic": Recipe(
+        name="resnet34_cyclic", source="document 001", model="resnet34", lr=0.01, schedule="cyclic", n_epochs=10
     ),
 }
 

@@ -42,6 +42,34 @@ def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def gpus():
+    """The GPU that this process uses, as `torch.random.fork_rng` wants it: a list with its number, or an empty one."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
+def deterministic():
+    """From now on the same steps give the same bits on a GPU too, somewhat slower. To be called first of all."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def precision(device):
+    """The number type in which a network computes fastest on a device: one that its hardware really has.
+
+    bfloat16 on GPUs from compute capability 8.0 on and on CPUs with instructions for it, float16 on older GPUs
+    such as the T4, float32 elsewhere.
+    """
+    if device.type == "cuda":
+        # Not torch.cuda.is_bf16_supported(): it says yes on a T4, where bfloat16 is emulated, and slow.
+        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # no Linux
+        flags = set()
+    return torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
+
+
 @dataclass(frozen=True)
 class Preset:
     """How large everything is, chosen once; nothing asks about it again."""
@@ -49,12 +77,13 @@ class Preset:
     name: str
     dataset: str  # what 01_data offers first: a name that datasets.fetch knows
     recipe_changes: dict = field(default_factory=dict)  # to every recipe
-    workers: int = 0  # processes that decode photos
+    workers: int = 0  # processes that read photos
+    hours: float | None = None  # stop training cleanly after so long
 
 
 PRESETS = {
-    # The published settings. Colab's machines have two cores.
-    "t4": Preset("t4", "places365", workers=2),
+    # The published settings. Colab's machines have two cores, and its free ones go away after 12 hours.
+    "t4": Preset("t4", "places365", workers=2, hours=11),
     # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
     # processes: a plain script cannot start them where Python spawns instead of forking.
     "sample": Preset(
@@ -123,9 +152,9 @@ def network_timeout(seconds=30):
         socket.setdefaulttimeout(before)
 
 
-def bar(total, label):
+def bar(total, label, **settings):
     """A tqdm progress bar, redrawn at most once a second: one line in a notebook, and in the page made from it."""
-    settings = {"total": total, "desc": label, "mininterval": 1}
+    settings |= {"total": total, "desc": label, "mininterval": 1}
     if in_notebook():
         return _NotebookBar(file=io.StringIO(), ncols=100, ascii=False, **settings)
     return tqdm(file=sys.stdout, dynamic_ncols=True, **settings)

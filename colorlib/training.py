@@ -1,169 +1,277 @@
-"""fit(): the training loop of 02_train, made safe."""
+"""fit(): the training loop of 02_train, made safe, fast and parallel.
 
+As a program: `python -m colorlib.training RECIPE DATA RUN_DIR`; started by torchrun, on several GPUs or machines.
+"""
+
+import argparse
+import ast
 import math
-import pickle
+import signal
+import subprocess
+import sys
+import threading
 import time
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
-from colorlib import checkpoints, color, evaluation, models, recipes, runtime
-from colorlib.colorize import colorize
-from colorlib.data import Photos, batches, draw_subset, loader, mean_ab, ready, ready_again
-from colorlib.photos import open_photo
-
-N_STRIP = 6  # validation photos that are coloured after every epoch, to see the training
-BUDGET = ("n_epochs",)  # fields that may change between two calls: the same run, made longer or shorter
+from colorlib import checkpoints, distributed, evaluation, recipes, runtime
+from colorlib.data import Batches, Photos, Prepared, draw_subset, loader, mean_ab, pack, ready, ready_again
+from colorlib.runs import Run, Strip, newest_run, restore
+from colorlib.trainer import Trainer, load_encoder
 
 
-@dataclass(frozen=True)
-class Run:
-    """A folder that `fit` filled."""
-
-    dir: Path
-
-    @cached_property
-    def facts(self):
-        """The manifest of the best checkpoint: recipe, data, epoch, val_mse, floors, train_mean and more."""
-        facts = checkpoints.manifest(self.dir, "best")
-        if facts is None:
-            raise FileNotFoundError(f"{self.dir}: holds no trained model; run 02_train first or choose another run.")
-        return facts
-
-    @property
-    def recipe(self):
-        return recipes.Recipe(**self.facts["recipe"])
-
-    @property
-    def history(self):
-        """A row per epoch: `epoch` from 1, `train_mse`, `val_mse` (both on ab_unit), `seconds`."""
-        # From the checkpoint, not from history.csv: it comes back from the mirror with the weights.
-        return pd.DataFrame(checkpoints.load(self.dir, "last")[0]["history"])
-
-    @property
-    def strips(self):
-        """Pictures of the same validation photos after each epoch, `{epoch: path}`; 0 is before training."""
-        return {int(p.stem.split("-")[1]): p for p in sorted((self.dir / "strips").glob("epoch-*.png"))}
-
-    @property
-    def truth(self):
-        """The true colours of the photos in `strips`: a path."""
-        return self.dir / "strips" / "truth.png"
-
-    def model(self):
-        """The best model, in evaluation mode, on this machine's device."""
-        state, facts = checkpoints.load(self.dir, "best")
-        model = models.build(facts["recipe"]["model"])
-        model.load_state_dict(state["model"])
-        return model.eval().to(runtime.device())
-
-    def __str__(self):
-        best = self.facts
-        return (
-            f"{self.dir.name}: {best['recipe']['name']}, best after epoch {best['epoch']} with a validation MSE of "
-            f"{best['val_mse']:.5f}; encoder's starting weights: {best['encoder_weights']}"
-        )
-
-
-def fit(recipe, data, run_dir, mirror=None):
+def fit(recipe, data, run_dir, mirror=None, *, minutes=10, hours=None, compile=False, after_epoch=None):
     """Train a recipe, or go on with it: call it again after an interruption and it resumes.
 
     The order of photos, the subset of each phase and every flip are functions of the recipe's seed, the
-    epoch and the photo, so that on a CPU a run that was interrupted between epochs and resumed ends with
-    the same weights as one that was not.
+    epoch and the photo. So a run that was killed at any moment and resumed ends with the same weights as one that
+    was not: bit for bit on a CPU, and on a GPU if `runtime.deterministic` was called before.
 
     Args:
         recipe: a `recipes.Recipe`.
         data: a `data.Prepared` set with training and validation photos.
         run_dir: local folder of this run; made if need be.
         mirror: a folder that outlives this machine, on Drive say; checkpoints are copied there, and
-            restored from there when `run_dir` has none.
+            restored from there if they are newer than those in `run_dir`.
+        minutes: save this often in the middle of an epoch; at the end of each it is saved anyway.
+        hours: stop cleanly, with a checkpoint, after so long; None for never.
+        compile: use `torch.compile`, if it works here.
+        after_epoch: called after each epoch with the history (see `Run.history`) and the floors.
 
     Returns:
-        The `Run`.
+        The `Run`, finished or stopped: Ctrl-C, the stop button and SIGTERM end it cleanly after the current step.
 
     Raises:
-        ValueError: if the photos are too few, or `run_dir` holds a run of another recipe or data set.
+        ValueError: if the photos are too few, or `run_dir` or `mirror` holds a run of another recipe or data set.
         PermissionError: if `run_dir` cannot be written to.
+        OSError: if the mirror cannot be read and `run_dir` holds nothing to go on with.
         FloatingPointError: if the loss stops being a number.
+        MemoryError: if a batch does not fit into the device's memory.
     """
     run_dir = runtime.writable(run_dir)
-    files, val_files = data.files("train"), data.files("val")
-    n_epoch = len(draw_subset(len(files), recipe.subset, recipe.seed, 0)) if files else 0
-    _check_sizes(recipe, n_epoch, val_files, data)
-    facts = {"recipe": asdict(recipe), "data": {"fingerprint": data.fingerprint, "settings": data.settings}}
-    previous = _restore(run_dir, mirror, facts)
-
-    device, workers = runtime.device(), runtime.preset().workers
-    with torch.random.fork_rng(devices=[]):  # the caller's random stream is left as it was
-        torch.default_generator.manual_seed(recipe.seed)  # and not, as torch.manual_seed does, the GPU's
-        model = models.build(recipe.model)
-    if previous:
-        state, saved = previous
-        model.load_state_dict(state["model"])
-        history = state["history"]
-        facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
-        how = "finished" if _finished(recipe, history) else "resuming"
-        print(f"{run_dir.name}: {how} after epoch {len(history)}.")
-    else:
-        facts["encoder_weights"] = _load_encoder(model, recipe, mirror)
-        history = []
-        facts["train_mean"] = mean_ab(files, workers=workers).tolist()
-    model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
-    if previous:
-        optimizer.load_state_dict(state["optimizer"])
-
-    train_set = Photos(files, recipe.size, recipe.resize, flip=recipe.flip, seed=recipe.seed)
-    val_set = Photos(val_files, recipe.size, recipe.resize)
-    strip = [open_photo(val_files[i]) for i in np.linspace(0, len(val_files) - 1, N_STRIP).round().astype(int)]
-    _save_strip(run_dir, "truth", strip)
-    if not previous:
-        _save_strip(run_dir, "epoch-00000", [colorize(model, rgb) for rgb in strip])
-
-    steps = math.ceil(n_epoch / recipe.batch_size)
-    with runtime.bar(recipe.n_epochs * steps, recipe.name) as bar:
-        bar.update(min(len(history) * steps, bar.total))
-        while not _finished(recipe, history):
-            epoch, start = len(history), time.perf_counter()
-            chosen = draw_subset(len(files), recipe.subset, recipe.seed, epoch // recipe.phase_epochs)
-            order = batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed)
-            train_mse = _train_epoch(model, optimizer, loader(train_set, order, workers), device, bar)
-            rows = evaluation.evaluate(model, val_set, facts["train_mean"], recipe.batch_size, workers)
-            val_mse = float(rows.mse.mean())  # a NumPy number would not load with weights_only
-            if not math.isfinite(train_mse + val_mse):  # the last step can break what no later one tells
-                raise FloatingPointError(
-                    f"the loss is not a number in epoch {epoch + 1}; what {run_dir} holds is from the epochs before. "
-                    f"A smaller rate than {recipe.lr:g} usually helps."
-                )
-            facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
-            seconds = time.perf_counter() - start
-            history.append({"epoch": epoch + 1, "train_mse": train_mse, "val_mse": val_mse, "seconds": seconds})
-            _save(run_dir, mirror, model, optimizer, history, facts)
-            _save_strip(run_dir, f"epoch-{epoch + 1:05d}", [colorize(model, rgb) for rgb in strip])
-            bar.set_postfix_str(f"epoch {epoch + 1}, MSE train {train_mse:.5f} val {val_mse:.5f}")
+    with torch.random.fork_rng(devices=runtime.gpus()), _stop_requests() as asked:  # the caller's stream is left alone
+        job = _Job(recipe, data, run_dir, mirror)
+        try:
+            job.train(minutes, hours, asked, compile, after_epoch)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+                raise
+            raise MemoryError(
+                f"a batch of {recipe.batch_size} photos of {recipe.size} x {recipe.size} does not fit into the memory "
+                f"of {job.trainer.device}: try batch_size={max(1, recipe.batch_size // 2)}."
+            ) from error
+        finally:
+            job.mirror.close()
     return Run(run_dir)
 
 
-def _train_epoch(model, optimizer, batch_loader, device, bar):
-    """One pass over the loader: the mean of `ab_unit` MSE over its photos."""
-    model.train()
-    total, n = torch.zeros((), device=device), 0
-    for rgb in batch_loader:
-        L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
-        loss = evaluation.mse_per_photo(model(L), ab).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(rgb)
-        n += len(rgb)
-        bar.update()
-    return (total / n).item()
+class _Job:
+    """One call of `fit`."""
+
+    def __init__(self, recipe, data, run_dir, mirror):
+        self.recipe, self.run_dir, self.first = recipe, run_dir, distributed.rank() == 0
+        self.files, self.val_files, self.packs = data.files("train"), data.files("val"), data.folder / "packs"
+        n = len(draw_subset(len(self.files), recipe.subset, recipe.seed, 0)) if self.files else 0
+        _check_sizes(recipe, n, self.val_files, data)
+        self.steps, self.workers = math.ceil(n / recipe.batch_size), runtime.preset().workers
+        self.facts = {
+            "recipe": asdict(recipe) | {"frozen": list(recipe.frozen)},
+            "data": {"fingerprint": data.fingerprint, "settings": data.settings},
+        }
+        previous = distributed.first_of_all(lambda: restore(run_dir, mirror, self.facts))
+        self.trainer = Trainer(recipe, self.steps)
+        self.mirror = checkpoints.Mirror(run_dir, mirror if self.first else None)
+        self.strip = Strip(run_dir, self.val_files)
+        if previous:
+            state, saved = previous
+            self.trainer.load(state)
+            self.history, self.timing = saved["history"], saved["timing"]
+            self.facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
+            self.mirror.update()  # what did not arrive when it was away
+        else:
+            self.history, self.timing = [], {"seconds": 0.0, "waiting": 0.0}
+            given = distributed.first_of_all(lambda: load_encoder(self.trainer.model, recipe, mirror))
+            mean = distributed.first_of_all(lambda: mean_ab(self.files, workers=self.workers).tolist())
+            self.facts |= {"encoder_weights": given, "train_mean": mean, "floors": {}}
+        precision = str(self.trainer.precision).removeprefix("torch.")
+        self.facts |= {"device": str(self.trainer.device), "precision": precision}
+
+    def train(self, minutes, hours, asked, compile, after_epoch):
+        """Go on until the recipe is finished, or someone or the clock asks to stop."""
+        recipe, name = self.recipe, self.run_dir.name
+        if _finished(recipe, self.history):
+            return self.say(f"{name}: finished after epoch {len(self.history)}.")
+        if self.first:
+            self.strip.save("truth")
+            if not self.trainer.step_number:
+                self.strip.save("epoch-00000", self.trainer.model)
+        self.open_photos()
+        self.trainer.go(compile)
+        end = time.monotonic() + 3600 * (hours or math.inf)
+        stop = False
+        with runtime.bar(
+            recipe.n_epochs * self.steps, recipe.name, initial=self.trainer.step_number, disable=not self.first
+        ) as bar:
+            while not stop and not _finished(recipe, self.history):
+                stop = self.train_epoch(bar, 60 * minutes, end, asked)
+                if not stop:
+                    self.finish_epoch()
+                    if self.first and after_epoch:
+                        after_epoch(pd.DataFrame(self.history), self.facts["floors"])
+        if stop:
+            why = "as asked" if asked else f"after {hours:g} hours"
+            self.say(f"{name}: stopped {why}, at step {self.trainer.step_number}. Start it again and it goes on.")
+
+    def say(self, text):
+        if self.first:
+            print(text)
+
+    def open_photos(self):
+        """The training and the validation photos; packed, if each is read more than once and there is room."""
+        recipe, packs = self.recipe, [None, None]
+        if recipe.n_epochs * recipe.subset > 1:
+            packs = [
+                distributed.first_of_machine(lambda files=files: pack(files, recipe.size, recipe.resize, self.packs))
+                for files in (self.files, self.val_files)
+            ]
+        self.train_set = Photos(self.files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packs[0])
+        self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
+
+    def train_epoch(self, bar, save_every, end, asked):
+        """Train to the end of the epoch; or, if it has to stop before, save and return True."""
+        recipe, trainer, epoch = self.recipe, self.trainer, len(self.history)
+        chosen = draw_subset(len(self.files), recipe.subset, recipe.seed, epoch // recipe.phase_epochs)
+        ranks = {"rank": distributed.rank(), "world": distributed.world()}
+        done = trainer.step_number - epoch * self.steps
+        order = Batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed, start=done, **ranks)
+        before, saved, line = time.perf_counter(), time.monotonic(), _Line(bar, self.history)
+        for rgb, n in zip(loader(self.train_set, order, self.workers), order.sizes()):
+            waiting = time.perf_counter() - before
+            trainer.step(rgb, n)
+            seconds, before = time.perf_counter() - before, time.perf_counter()
+            self.timing["waiting"] += waiting
+            self.timing["seconds"] += seconds
+            line.update(n, waiting)
+            self.mirror.tell()
+            if distributed.world() == 1 or trainer.step_number % 10 == 0:  # to agree takes time
+                now = time.monotonic()
+                save, stop = distributed.any_of([now - saved >= save_every, bool(asked) or now >= end])
+                if save or stop:
+                    self.save("last")
+                    saved = time.monotonic()
+                if stop:
+                    return True
+        return False
+
+    def finish_epoch(self):
+        """Validate, and save."""
+        trainer, recipe, begin = self.trainer, self.recipe, time.perf_counter()
+        self.check_loss()
+        distributed.same_buffers(trainer.result)
+        mine = distributed.share(range(len(self.val_files)))
+        rows = evaluation.evaluate(
+            trainer.result,
+            self.val_set,
+            self.facts["train_mean"],
+            recipe.batch_size,
+            self.workers,
+            trainer.precision,
+            mine,
+        )
+        rows = pd.concat(distributed.gather(rows)).sort_index()
+        train_mse, val_mse = trainer.mean_loss(), float(rows.mse.mean())
+        if not math.isfinite(val_mse):  # the last step can break what no later one tells
+            raise FloatingPointError(self.not_a_number(trainer.step_number))
+        self.facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
+        timing = {
+            "seconds": self.timing["seconds"] + time.perf_counter() - begin,
+            "waiting": self.timing["waiting"] / max(self.timing["seconds"], 1e-9),
+        }
+        losses = {"epoch": len(self.history) + 1, "train_mse": train_mse, "val_mse": val_mse, "lr": trainer.lr}
+        self.history.append({**losses, **timing})
+        self.timing = {"seconds": 0.0, "waiting": 0.0}
+        trainer.start_epoch()
+        if val_mse < min((row["val_mse"] for row in self.history[:-1]), default=math.inf):
+            self.save("best")
+        if self.first:
+            self.strip.save(f"epoch-{len(self.history):05d}", trainer.result)
+            pd.DataFrame(self.history).to_csv(self.run_dir / "history.csv", index=False)
+        self.save("last")
+
+    def save(self, name):
+        self.check_loss()
+        state = self.trainer.state()
+        if not self.first:
+            return
+        if name == "best":
+            state = {"model": self.trainer.result.state_dict()}
+        progress = {"epoch": len(self.history), "step": self.trainer.step_number, "timing": self.timing}
+        val_mse = self.history[-1]["val_mse"] if self.history else None
+        facts = {**self.facts, **progress, "val_mse": val_mse, "history": self.history}
+        checkpoints.save(self.run_dir, name, state, facts)
+        if name == "last":
+            self.mirror.update()
+
+    def check_loss(self):
+        bad = self.trainer.bad_step()
+        if bad is not None:
+            raise FloatingPointError(self.not_a_number(bad))
+
+    def not_a_number(self, step):
+        good = checkpoints.newest(self.run_dir, "last")[0]
+        kept = f"the last good checkpoint is {self.run_dir / good['file']}" if good else "nothing was saved before"
+        return (
+            f"the loss is not a number at step {step} (epoch {len(self.history) + 1}), at a learning rate of "
+            f"{self.trainer.lr:.3g}; {kept}. A new run with a smaller rate than {self.recipe.lr:g} usually helps."
+        )
+
+
+class _Line:
+    """The progress line: photos per second and the share of the time spent waiting for them, over the last seconds."""
+
+    def __init__(self, bar, history):
+        self.bar, self.text = bar, f"epoch {len(history) + 1}"
+        if history:
+            self.text += f", MSE train {history[-1]['train_mse']:.5f} val {history[-1]['val_mse']:.5f}"
+        self.start()
+
+    def start(self):
+        self.since, self.n, self.waiting = time.perf_counter(), 0, 0.0
+
+    def update(self, n, waiting):
+        self.n, self.waiting = self.n + n, self.waiting + waiting
+        passed = time.perf_counter() - self.since
+        if passed > 2:
+            speed = f"{self.n / passed:.0f} photos/s, waiting {self.waiting / passed:.0%}"
+            self.bar.set_postfix_str(f"{speed}, {self.text}", refresh=False)
+            self.start()
+        self.bar.update()
+
+
+@contextmanager
+def _stop_requests():
+    """Within it Ctrl-C, the stop button and SIGTERM are noted in the list it gives; a second Ctrl-C stops at once."""
+    asked = []
+
+    def note(number, frame):
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nStopping after this step, with a checkpoint. To stop at once, ask again.")
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield asked
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_sizes(recipe, n, val_files, data):
@@ -174,51 +282,11 @@ def _check_sizes(recipe, n, val_files, data):
         )
     if not val_files:
         raise ValueError(f"{data.name!r} has no validation photos: prepare it with a share of them (val=0.1).")
-
-
-def _load_encoder(model, recipe, mirror):
-    """Give a fresh model its starting weights; a label for the table says where they come from."""
-    if recipe.encoder_weights == "none":
-        return "none, by choice"
-    given = None if recipe.encoder_weights == "imagenet" else recipe.encoder_weights
-    cache = Path(mirror).parent / "weights" if mirror else None
-    try:
-        state = models.imagenet_state(recipe.model, given, cache=cache)
-        if state is None:
-            return "none, ImageNet's could not be fetched"
-        model.load_imagenet(state)
-    except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+    if distributed.world() > min(recipe.batch_size, len(val_files)):
         raise ValueError(
-            f"{given or 'the ImageNet file'}: does not hold the weights of torchvision's {recipe.model}; "
-            "give another file, or encoder_weights='none'."
-        ) from error
-    return f"from {Path(given).name}" if given else "ImageNet"
-
-
-def _restore(run_dir, mirror, facts):
-    """The newest whole checkpoint of this run, here or in the mirror: `(state, facts)`, or None.
-
-    Raises:
-        ValueError: if either folder holds a run of another recipe or data set; neither is touched.
-        OSError: if the mirror's is newer and cannot be copied: a fresh start would overwrite it.
-    """
-    here, there = checkpoints.manifest(run_dir, "last"), mirror and checkpoints.manifest(mirror, "last")
-    for folder, found in ((run_dir, here), (mirror, there)):
-        was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found or facts, facts))
-        differs = [key for key in now if was.get(key) != now[key] and key not in BUDGET]
-        if differs:
-            told = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs if key != "data"]
-            told += ["other photos"] * ("data" in differs)
-            raise ValueError(
-                f"{folder} holds another run ({', '.join(told)}): give this one another name, or delete that one."
-            )
-    if there and (not here or there["epoch"] > here["epoch"] or not checkpoints.manifest(run_dir, "best")):
-        checkpoints.copy(mirror, run_dir, "best")
-        if not checkpoints.copy(mirror, run_dir, "last"):
-            raise OSError(f"{mirror}: its newer checkpoint could not be copied to {run_dir}; try again.")
-    elif here:
-        _to_mirror(run_dir, mirror)  # what did not arrive when the mirror was away
-    return checkpoints.load(run_dir, "last") if here or there else None
+            f"{distributed.world()} processes are more than the photos of a batch ({recipe.batch_size}) or of the "
+            f"validation ({len(val_files)}): start fewer."
+        )
 
 
 def _finished(recipe, history):
@@ -229,40 +297,6 @@ def _finished(recipe, history):
         return False
     losses = [h["val_mse"] for h in history]
     return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
-
-
-def _save(run_dir, mirror, model, optimizer, history, facts):
-    facts = {**facts, "epoch": len(history), "val_mse": history[-1]["val_mse"], "device": str(runtime.device())}
-    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    if history[-1]["val_mse"] < min((h["val_mse"] for h in history[:-1]), default=math.inf):
-        checkpoints.save(run_dir, "best", {"model": weights}, facts)
-    state = {"model": weights, "optimizer": optimizer.state_dict(), "history": history}
-    checkpoints.save(run_dir, "last", state, facts)
-    pd.DataFrame(history).to_csv(run_dir / "history.csv", index=False)
-    _to_mirror(run_dir, mirror)
-
-
-def _to_mirror(run_dir, mirror):
-    for name in ("best", "last") if mirror else ():  # best too, each time: it may not have arrived before
-        checkpoints.copy(run_dir, mirror, name)
-
-
-def _save_strip(run_dir, name, row):
-    (run_dir / "strips").mkdir(exist_ok=True)
-    side = min(min(rgb.shape[:2]) for rgb in row)
-    gap = np.full((side, 4, 3), 255, dtype=np.uint8)
-    strip = np.concatenate([part for rgb in row for part in (rgb[:side, :side], gap)], axis=1)
-    Image.fromarray(strip).save(run_dir / "strips" / f"{name}.png")
-
-
-def newest_run(root, mirror=None):
-    """The most recently trained `Run` below a folder of runs, else below its mirror, else None."""
-    for folder in (root, mirror):
-        found = [p for p in Path(folder).glob("*/best.json")] if folder else []
-        for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-            if checkpoints.manifest(path.parent, "best"):
-                return Run(path.parent)
-    return None
 
 
 def newest_or_sample(mirror=None):
@@ -289,3 +323,66 @@ def newest_or_sample(mirror=None):
         recipe = recipes.get("resnet34", **runtime.PRESETS["sample"].recipe_changes)
         run = fit(recipe, photos, root / "resnet34-sample", mirror and Path(mirror) / "resnet34-sample")
     return run, photos
+
+
+def main(arguments=None):
+    """The command line; every process that torchrun starts comes through here."""
+    parser = argparse.ArgumentParser(
+        prog="python -m colorlib.training", description="Train a recipe, or go on with it."
+    )
+    parser.add_argument("recipe", choices=recipes.RECIPES, help="which system")
+    parser.add_argument("data", help="a data set by name, a folder of photos, or a prepared set's folder")
+    parser.add_argument("run_dir", type=Path, help="where the run is kept; what is there is gone on with")
+    parser.add_argument(
+        "--mirror", type=Path, help="a folder that outlives this machine, for copies of the checkpoints"
+    )
+    parser.add_argument("--hours", type=float, help="stop cleanly after so long")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other settings of the recipe")
+    given = parser.parse_args(arguments)
+    distributed.start()
+    try:
+        changes = {field: _value(text) for field, text in (pair.split("=", 1) for pair in given.set)}
+        recipe = recipes.get(given.recipe, **changes)
+        is_prepared = (Path(given.data) / "settings.json").is_file()
+        data = Prepared(Path(given.data)) if is_prepared else distributed.first_of_machine(lambda: ready(given.data))
+        run = fit(recipe, data, given.run_dir, given.mirror, hours=given.hours, compile=given.compile)
+        if distributed.rank() == 0:
+            print(run)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        sys.exit(f"{error}")
+    finally:
+        distributed.stop()
+
+
+def _value(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def launch(recipe, data, run_dir, mirror=None, *, n=None, hours=None):
+    """`fit` with a process for each GPU, from a notebook: starts torchrun, shows what it prints, waits for it.
+
+    Args:
+        recipe, data, run_dir, mirror, hours: as for `fit`.
+        n: how many processes; by default as many as there are GPUs.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails; what went wrong stands above.
+    """
+    changes = [f"{name}={value!r}" for name, value in asdict(recipe).items() if name != "name"]
+    options = ["--mirror", str(mirror)] * bool(mirror) + ["--hours", str(hours)] * bool(hours)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(n or torch.cuda.device_count()), "-m", "colorlib.training"]
+    command += [recipe.name, str(data.folder), str(run_dir), *options, "--set", *changes]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="")
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+if __name__ == "__main__":
+    main()

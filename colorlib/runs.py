@@ -1,0 +1,150 @@
+"""A training run's folder: what is in it, and how to go on with it."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from colorlib import checkpoints, distributed, models, recipes, runtime
+from colorlib.colorize import colorize
+from colorlib.photos import open_photo
+
+N_STRIP = 6  # validation photos that are coloured after every epoch, to see the training
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that `training.fit` filled."""
+
+    dir: Path
+
+    @cached_property
+    def facts(self):
+        """The manifest of the best checkpoint: recipe, data, epoch, step, val_mse, floors, train_mean and more."""
+        return self._manifest("best")
+
+    def _manifest(self, name):
+        facts = checkpoints.newest(self.dir, name)[0]
+        if facts is None:
+            raise FileNotFoundError(
+                f"{self.dir}: holds no trained model; train at least one epoch in 02_train, or choose another run."
+            )
+        return facts
+
+    @property
+    def recipe(self):
+        return recipes.Recipe(**self.facts["recipe"])
+
+    @property
+    def history(self):
+        """A row per epoch; also in `history.csv`.
+
+        Columns: `epoch` from 1; `train_mse` and `val_mse`, both on ab_unit; `lr`, at the epoch's end; `seconds`;
+        and `waiting`, the share of the training time that was spent waiting for photos.
+        """
+        # From the manifest, not from history.csv: it comes back from the mirror with the weights.
+        return pd.DataFrame(self._manifest("last")["history"])
+
+    @property
+    def strips(self):
+        """Pictures of the same validation photos after each epoch, `{epoch: path}`; 0 is before training."""
+        return {int(p.stem.split("-")[1]): p for p in sorted((self.dir / "strips").glob("epoch-*.png"))}
+
+    @property
+    def truth(self):
+        """The true colours of the photos in `strips`: a path."""
+        return self.dir / "strips" / "truth.png"
+
+    def model(self):
+        """The best model, in evaluation mode, on this machine's device."""
+        state, facts = checkpoints.load(self.dir, "best")
+        model = models.build(facts["recipe"]["model"])
+        model.load_state_dict(state["model"])
+        return model.eval().to(runtime.device())
+
+    def __str__(self):
+        best = self.facts
+        return (
+            f"{self.dir.name}: {best['recipe']['name']}, best after epoch {best['epoch']} with a validation MSE of "
+            f"{best['val_mse']:.5f}; encoder's starting weights: {best['encoder_weights']}"
+        )
+
+
+class Strip:
+    """The same few validation photos, coloured after each epoch and put side by side."""
+
+    def __init__(self, run_dir, files):
+        self.folder = run_dir / "strips"
+        self.photos = [open_photo(files[i]) for i in np.linspace(0, len(files) - 1, N_STRIP).round().astype(int)]
+
+    def save(self, name, model=None):
+        """Write `NAME.png`, coloured by a model; without one, the truth."""
+        self.folder.mkdir(exist_ok=True)
+        row = [colorize(model, rgb) if model else rgb for rgb in self.photos]
+        side = min(min(rgb.shape[:2]) for rgb in row)
+        gap = np.full((side, 4, 3), 255, dtype=np.uint8)
+        strip = np.concatenate([part for rgb in row for part in (rgb[:side, :side], gap)], axis=1)
+        Image.fromarray(strip).save(self.folder / f"{name}.png")
+
+
+def restore(run_dir, mirror, facts):
+    """The newest whole checkpoint of this run, here or in the mirror: `(state, facts)`, or None."""
+    newest, patience = checkpoints.newest, checkpoints.Mirror.patience
+    here, faults = newest(run_dir, "last")
+    _refuse_another(run_dir, here, facts)
+    there = None
+    if mirror:
+        try:
+            there, more = checkpoints.in_time(patience, newest, mirror, "last")
+            faults += more
+            _refuse_another(mirror, there, facts)
+            if there and (not here or there["step"] > here["step"] or not newest(run_dir, "best")[0]):
+                for name in ("best", "last"):
+                    checkpoints.in_time(patience, checkpoints.copy, mirror, run_dir, name)
+                checkpoints.in_time(patience, checkpoints.copy_strips, mirror, run_dir)
+        except OSError as error:
+            if not here:  # to start anew would waste what may be there
+                raise OSError(
+                    f"{mirror}: cannot be read ({error}), so that nobody knows whether it holds this run. Mount it "
+                    "again and start again; or give the run another name, to begin from scratch."
+                ) from error
+            warnings.warn(f"{mirror}: cannot be read ({error}); going on from {run_dir}.", stacklevel=2)
+    for fault in faults if distributed.rank() == 0 else ():
+        print(f"Passed over {fault}.")
+    last = newest(run_dir, "last")[0]
+    if not last:
+        return None
+    place = mirror if there and there == last and there != here else run_dir
+    print(f"{run_dir.name}: going on after step {last['step']}, from {place}.")
+    return checkpoints.load(run_dir, "last")
+
+
+def _refuse_another(folder, found, facts):
+    """Raise a ValueError if a folder holds a run of another recipe or data set."""
+    if not found:
+        return
+    was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found, facts))
+    # A run may be made longer or shorter, unless its schedule is stretched over all epochs.
+    stretched = now["schedule"] == "one-cycle" or (now["schedule"] == "cyclic" and not now["cycle_epochs"])
+    free = () if stretched else ("n_epochs",)
+    differs = [key for key in now if was.get(key) != now[key] and key not in free]
+    if differs:
+        told = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs if key != "data"]
+        told += ["other photos"] * ("data" in differs)
+        raise ValueError(
+            f"{folder} holds another run ({', '.join(told)}): give this one another name, or delete that one."
+        )
+
+
+def newest_run(root, mirror=None):
+    """The most recently trained `Run` below a folder of runs, else below its mirror, else None."""
+    for folder in (root, mirror):
+        found = {p.parent: p.stat().st_mtime for p in sorted(Path(folder).glob("*/best-*.json"))} if folder else {}
+        for run_dir in sorted(found, key=found.get, reverse=True):
+            if checkpoints.newest(run_dir, "best")[0]:
+                return Run(run_dir)
+    return None

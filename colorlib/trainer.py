@@ -1,0 +1,234 @@
+"""A model with all that a checkpoint holds, and the step that moves them; the learning-rate range test."""
+
+import copy
+import pickle
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim import lr_scheduler, swa_utils
+
+from colorlib import color, distributed, evaluation, models, runtime
+from colorlib.data import Batches, Photos, loader
+
+
+class Trainer:
+    """Everything of a run that changes from step to step.
+
+    Args:
+        recipe: a `recipes.Recipe`.
+        steps: how many make an epoch.
+    """
+
+    def __init__(self, recipe, steps):
+        self.recipe, self.device = recipe, runtime.device()
+        auto = recipe.precision == "auto"
+        self.precision = runtime.precision(self.device) if auto else getattr(torch, recipe.precision)
+        torch.manual_seed(recipe.seed)
+        model = models.build(recipe.model)
+        if self.precision == torch.float64:
+            model.double()
+        if recipe.sync_bn and distributed.world() > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = self.forward = model.to(self.device, memory_format=torch.channels_last)
+        self.frozen = [_part(model, name).requires_grad_(False) for name in recipe.frozen]
+        learning = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = getattr(torch.optim, recipe.optimizer)(learning, lr=recipe.lr)
+        self.schedule = _schedule(self.optimizer, recipe, steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.average = None
+        if recipe.ema:
+            keep = swa_utils.get_ema_multi_avg_fn(recipe.ema)
+            self.average = swa_utils.AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+        self.step_number = 0
+        self.start_epoch()
+
+    def start_epoch(self):
+        """Begin to count anew: the sum of the photos' losses, their number, and the first step that went wrong."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.n = 0
+        self._bad = torch.full((), -1, device=self.device)
+
+    @property
+    def result(self):
+        """The model to validate and to keep: the averaged one, if there is one."""
+        return self.average.module if self.average and self.average.n_averaged else self.model
+
+    @property
+    def lr(self):
+        return self.optimizer.param_groups[0]["lr"]
+
+    def state(self):
+        """All of it, as `checkpoints.save` takes it. All processes must call it; the first one's is whole."""
+        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "average")}
+        state = {name: part.state_dict() for name, part in parts.items() if part}
+        # What processes the photos of other ranks draw at random is theirs; only the first one's is kept.
+        state["rng"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["rng"]["cuda"] = torch.cuda.get_rng_state()
+        state |= {"step": self.step_number, "n": self.n, "loss_sum": sum(distributed.gather(self.loss_sum.item()))}
+        return state
+
+    def load(self, state):
+        """Go back to a state, or to another machine's."""
+        for name in ("model", "optimizer", "schedule", "scaler", "average"):
+            if getattr(self, name) and state.get(name):
+                getattr(self, name).load_state_dict(state[name])
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"])
+        self.start_epoch()
+        self.step_number, self.n = state["step"], state["n"]
+        self.loss_sum += state["loss_sum"] if distributed.rank() == 0 else 0
+
+    def go(self, compile=False):
+        """Make ready for `step`, when the weights are those to start from."""
+        if distributed.rank() > 0:  # so that what is drawn at random (dropout) differs from rank to rank
+            key = (self.recipe.seed, distributed.rank(), self.step_number)
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        if compile:
+            self.forward = self._compiled()
+        if distributed.world() > 1:
+            gpu = [torch.cuda.current_device()] if self.device.type == "cuda" else None
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, device_ids=gpu)
+
+    def _compiled(self):
+        """The model compiled, if that works: tried on a batch of noise, after which all is as before."""
+        compiled, before = torch.compile(self.model), copy.deepcopy(self.model.state_dict())
+        try:
+            self.model.train()
+            size = self.recipe.size
+            L = torch.rand(self.recipe.batch_size // distributed.world(), 1, size, size, device=self.device) * 100
+            with torch.random.fork_rng():
+                evaluation.predict(compiled, L, self.precision).sum().backward()
+        except Exception as error:  # whatever the compiler of this machine throws
+            warnings.warn(f"torch.compile does not work here ({type(error).__name__}): going on without.", stacklevel=2)
+            compiled = self.model
+        self.model.zero_grad()
+        self.model.load_state_dict(before)
+        return compiled
+
+    def step(self, rgb, n):
+        """Learn from one batch.
+
+        Args:
+            rgb: this process's part of the batch, uint8 `(B, 3, H, W)`.
+            n: how many photos the whole batch has. With fewer than processes, the last ones' photo does not count.
+        """
+        self.model.train()
+        for part in self.frozen:
+            part.eval()  # or batch norms would go on counting
+        L, ab = color.rgb_to_lab(rgb.to(self.device, non_blocking=True))
+        losses = evaluation.mse_per_photo(evaluation.predict(self.forward, L, self.precision), ab)
+        loss_sum = losses.sum() * (distributed.rank() < n)
+        # The gradients are averaged over the processes, hence times their number: the mean over the whole batch.
+        loss = loss_sum / n * distributed.world()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.step_number += 1
+        self.n += n
+        # Nothing here waits for the GPU: what the loss was is asked for at the next checkpoint.
+        self.loss_sum += loss_sum.detach()
+        self._bad = torch.where((self._bad < 0) & ~loss_sum.detach().isfinite(), self.step_number, self._bad)
+
+    def mean_loss(self):
+        """The mean of `ab_unit` MSE over this epoch's photos so far."""
+        return sum(distributed.gather(self.loss_sum.item())) / self.n
+
+    def bad_step(self):
+        """The first step of this epoch with a loss that is not a number, else None."""
+        return min((bad for bad in distributed.gather(self._bad.item()) if bad >= 0), default=None)
+
+
+def _part(model, name):
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        parts = ", ".join(name for name, _ in model.named_modules() if name.count(".") < 2 and name)
+        raise ValueError(f"the model has no part {name!r} that could be frozen; it has {parts}.") from None
+
+
+def _schedule(optimizer, recipe, steps):
+    if recipe.schedule == "constant":
+        return lr_scheduler.ConstantLR(optimizer, factor=1)
+    if recipe.schedule == "cyclic":
+        half = steps * (recipe.cycle_epochs or recipe.n_epochs) / 2
+        # From a 25th of the maximum, as torch's one-cycle starts. Adam's momentum stays as it is.
+        return lr_scheduler.CyclicLR(optimizer, recipe.lr / 25, recipe.lr, step_size_up=half, cycle_momentum=False)
+    if recipe.schedule == "one-cycle":
+        return lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.n_epochs * steps)
+    raise ValueError(f"there is no schedule {recipe.schedule!r}; choose constant, cyclic or one-cycle.")
+
+
+def load_encoder(model, recipe, mirror=None):
+    """Give a fresh model its starting weights; returns a label for the tables that says where they come from.
+
+    Args:
+        mirror: the run's folder on Drive; ImageNet's weights are kept beside it.
+
+    Raises:
+        FileNotFoundError: if `recipe.encoder_weights` is a file and missing.
+        ValueError: if it is not a file of the right weights.
+    """
+    if recipe.encoder_weights == "none":
+        return "none, by choice"
+    given = None if recipe.encoder_weights == "imagenet" else recipe.encoder_weights
+    cache = Path(mirror).parent / "weights" if mirror else None
+    try:
+        state = models.imagenet_state(recipe.model, given, cache=cache)
+        if state is None:
+            return "none, ImageNet's could not be fetched"
+        model.load_imagenet(state)
+    except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{given or 'the ImageNet file'}: does not hold the weights of torchvision's {recipe.model}; "
+            "give another file, or encoder_weights='none'."
+        ) from error
+    return f"from {Path(given).name}" if given else "ImageNet"
+
+
+def range_test(recipe, data, lowest=1e-5, highest=1.0, n_steps=100):
+    """Train for some steps with a learning rate that grows from each to the next, and see when the loss explodes.
+
+    A good maximum lies somewhat below the rate at which the loss is lowest (Smith 2017, section 3.3).
+
+    Args:
+        recipe: its schedule is not used; a batch has at most as many photos as there are.
+        data: a `data.Prepared` set.
+        lowest, highest: learning rates, the last one for the last step.
+        n_steps: how many; it ends before when the loss is four times its lowest.
+
+    Returns:
+        DataFrame: `lr` and `mse`, on ab_unit, smoothed over the steps before.
+    """
+    files = data.files("train")
+    photo_set = Photos(files, recipe.size, recipe.resize, flip=recipe.flip, seed=recipe.seed)
+    size = min(recipe.batch_size, len(files))
+    rates = np.geomspace(lowest, highest, n_steps)
+    rows, smooth = [], 0.0
+    with torch.random.fork_rng(devices=runtime.gpus()), runtime.bar(n_steps, "range test") as bar:
+        trainer = Trainer(replace(recipe, schedule="constant"), n_steps)
+        load_encoder(trainer.model, recipe)
+        order = Batches(np.arange(n_steps * size) % len(files), size, seed=recipe.seed)
+        for k, rgb in enumerate(loader(photo_set, order, runtime.preset().workers)):
+            trainer.optimizer.param_groups[0]["lr"] = rates[k]
+            trainer.start_epoch()
+            trainer.step(rgb, size)
+            smooth = 0.9 * smooth + 0.1 * trainer.loss_sum.item() / size
+            rows.append((rates[k], smooth / (1 - 0.9 ** (k + 1))))  # as if it had not started from 0
+            bar.update()
+            if not rows[-1][1] < 4 * min(mse for _, mse in rows):
+                break
+    return pd.DataFrame(rows, columns=["lr", "mse"])
