@@ -2,6 +2,8 @@
 
 import base64
 import html
+import math
+import time
 
 import numpy as np
 import torch
@@ -15,16 +17,27 @@ FLOOR_STYLE = {"grey": ("all grey", ":"), "train_mean": ("mean colour", "--"), "
 
 def show(figure, name, alt):
     """Save a figure as `figures/NAME.png` in the runs folder; in a notebook, show it, with `alt` for who cannot see."""
-    path = runtime.writable(runtime.runs_dir() / "figures") / f"{name}.png"
-    figure.savefig(path, dpi=110)
+    path = _save(figure, name)
     if runtime.in_notebook():
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        # As HTML, since a plain picture loses its alternative text on the way to a page.
-        data = base64.b64encode(path.read_bytes()).decode()
-        display(HTML(f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'))
+        display(_as_html(path, alt))
     else:
         print(f"Figure: {path}")
+
+
+def _save(figure, name):
+    path = runtime.writable(runtime.runs_dir() / "figures") / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _as_html(path, alt):
+    from IPython.display import HTML
+
+    # A plain picture would lose its alternative text on the way to a page.
+    data = base64.b64encode(path.read_bytes()).decode()
+    return HTML(f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">')
 
 
 def show_table(frame):
@@ -109,6 +122,45 @@ def ab_density(counts, edges):
     right.contour(centres, centres, inside.T, levels=[0.5], colors="0.4", linewidths=0.8)
     right.set(title="share of the pixels (outline: sRGB at L = 65)", xlabel="a", ylabel="b", aspect="equal")
     figure.colorbar(mesh, ax=right)
+    return figure
+
+
+def live_curves(name, alt):
+    """A function for `training.fit(after_epoch=...)`: draws `curves` anew, in the same place, every few seconds.
+
+    Call it once more with `pause=0` when the training has ended. Outside of notebooks it only writes the file.
+    """
+    place, drawn = None, -math.inf
+
+    def draw(history, floors, pause=5):
+        nonlocal place, drawn
+        if time.monotonic() - drawn < pause:  # on a small machine drawing takes time from the training
+            return
+        path, drawn = _save(curves(history, floors), name), time.monotonic()
+        if runtime.in_notebook():
+            from IPython.display import DisplayHandle
+
+            first, place = place is None, place or DisplayHandle()
+            (place.display if first else place.update)(_as_html(path, alt))
+
+    return draw
+
+
+def range_test(frame):
+    """The loss by learning rate: what `trainer.range_test` returns, with the rate of the lowest loss marked."""
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(frame.lr, frame.mse, color="tab:blue")
+    lowest = frame.loc[frame.mse.idxmin()]
+    ax.plot(lowest.lr, lowest.mse, "o", color="tab:orange")
+    ax.annotate(
+        f"lowest at {lowest.lr:.2g}", (lowest.lr, lowest.mse), (0, -12), textcoords="offset points", ha="center"
+    )
+    ax.axvspan(lowest.lr / 10, lowest.lr / 3, color="tab:orange", alpha=0.15, label="rates to try")
+    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="MSE on ab_unit, smoothed")
+    ax.margins(y=0.15)
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

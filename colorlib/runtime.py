@@ -156,7 +156,7 @@ def bar(total, label, **settings):
     """A tqdm progress bar, redrawn at most once a second: one line in a notebook, and in the page made from it."""
     settings |= {"total": total, "desc": label, "mininterval": 1}
     if in_notebook():
-        return _NotebookBar(file=io.StringIO(), ncols=100, ascii=False, **settings)
+        return _NotebookBar(file=io.StringIO(), ncols=120, ascii=False, **settings)
     return tqdm(file=sys.stdout, dynamic_ncols=True, **settings)
 
 

@@ -23,7 +23,8 @@
 # **What you will do**
 # - read the recipe of a published system and the network's sizes, layer by layer;
 # - write a training loop of a dozen lines and see it learn one batch;
-# - train for real with `fit`, which is that loop made safe, and watch the colours come.
+# - look for a good learning rate;
+# - train for real with `fit`, which is that loop made safe and fast, and watch the colours come.
 #
 # **What you will learn:** what the loss rewards, how to tell learning from memorising, and how a run goes on after
 # an interruption.
@@ -73,23 +74,27 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from colorlib import color, data, models, photos, plots, recipes, runtime, training
+from colorlib import color, data, models, photos, plots, recipes, runtime, trainer, training
 
 # %% [markdown]
 # `recipe_name` names the system to train. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
 # `encoder_weights` is where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
-# `batch_size` and `n_epochs` replace the recipe's if they are not 0: smaller ones for few photos or little time (two CPU
-# cores train on 80 to 90 photos a second at the sample's size).
+# `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
+# little time. `hours` ends the training cleanly after so long; 0 is the preset's (11 on Colab and Kaggle, whose machines
+# go away after 12). `compile_network` tries `torch.compile`.
 # A run is kept in a folder of its own: to train the same recipe again with other settings, give the new run a name.
 
 # %%
-recipe_name = "resnet34"  # @param ["resnet34"]
+recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "resnet34_cyclic"]
 dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 encoder_weights = "imagenet"  # @param ["imagenet", "none"] {allow-input: true}
 keep_grey = False  # @param {type: "boolean"}
 batch_size = 0  # @param {type: "integer"}
 n_epochs = 0  # @param {type: "integer"}
+learning_rate = 0.0  # @param {type: "number"}
+hours = 0.0  # @param {type: "number"}
+compile_network = False  # @param {type: "boolean"}
 run_name = ""  # @param {type: "string"}
 
 print(runtime.describe())
@@ -106,8 +111,8 @@ run_name = run_name or f"{recipe_name}-{prepared.name}"
 
 # %%
 changes = dict(runtime.PRESETS["sample"].recipe_changes) if prepared.name == "sample" else {}
-changes |= {"batch_size": batch_size} if batch_size else {}
-changes |= {"n_epochs": n_epochs} if n_epochs else {}
+chosen = {"batch_size": batch_size, "n_epochs": n_epochs, "lr": learning_rate}
+changes |= {name: value for name, value in chosen.items() if value}
 recipe = recipes.get(recipe_name, encoder_weights=encoder_weights, **changes)
 settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
 settings["changed"] = ["*" if a != b else "" for a, b in zip(settings.published, settings.here)]
@@ -167,34 +172,61 @@ for step in range(31):
 assert loss.item() < grey_floor, "the network cannot learn eight photos: something is wrong"
 
 # %% [markdown]
+# ## Look for a good learning rate
+# Too small a rate wastes time, too large a one breaks the network. A range test finds the border in a few dozen steps:
+# the rate grows from each step to the next until the loss explodes. A third to a tenth of the rate with the lowest loss
+# is a good maximum for the schedules that go up and down (`cyclic`, `one-cycle`), and safe for a constant one. Document
+# 001 tried several maxima for its cyclic rate and kept 0.01; document 000 has a constant 0.001. The rates differ with
+# the data, the batch and the starting weights, so that it is worth a look. To use another one, set `learning_rate`.
+
+# %%
+test = trainer.range_test(recipe, prepared, lowest=1e-4, highest=1.0, n_steps=60)
+plots.show(plots.range_test(test), "02_range_test", "The loss while the learning rate grows")
+
+# %% [markdown]
 # ## Train for real
-# `fit` is this loop over all photos, many times, with what a long run needs: photos mirrored at random, the validation
-# error after every epoch, the best and the last weights saved. If the machine goes away, **run this cell again**: it
-# goes on after the last finished epoch. With `use_drive`, that also works on a new machine.
+# `fit` is this loop over all photos, many times, with what a long run needs. Photos are mirrored at random; the network
+# computes in 16-bit numbers where the hardware can; after every epoch come the validation error, the curves below and a
+# strip of coloured photos; and a checkpoint is written then and every ten minutes.
+#
+# If the machine goes away or you press stop, **run this cell again**: it goes on where it was, and ends with the very
+# weights of a run that nothing interrupted (on a CPU bit for bit). With `use_drive`, that also works on a new machine.
+# The line below the cell says how fast it is and how long it waits for photos: much waiting means that the processor
+# cannot keep up with the GPU.
 #
 # The encoder starts from weights that learned ImageNet's thousand classes, if they can be fetched. If not, there is a
 # warning, training starts from scratch, and the tables say so.
+#
+# Where there are several GPUs, as Kaggle's two T4s, `launch` starts a process for each: every one computes its part of
+# each batch. It runs this line, which you can also type into a terminal:
+# `torchrun --nproc-per-node 2 -m colorlib.training resnet34 DATA RUN_DIR`
 
 # %%
-run_dir = runtime.runs_dir() / run_name
-run = training.fit(recipe, prepared, run_dir, mirror=mirror and mirror / run_name)
+run_dir, copies = runtime.runs_dir() / run_name, mirror and mirror / run_name
+hours = hours or runtime.preset().hours
+if torch.cuda.device_count() > 1:
+    training.launch(recipe, prepared, run_dir, copies, hours=hours)
+watch = plots.live_curves("02_curves", "MSE by epoch, with the floors")
+run = training.fit(
+    recipe, prepared, run_dir, copies, hours=hours, compile=compile_network, after_epoch=watch
+)
+watch(run.history, run.facts["floors"], pause=0)
 print(run)
 
 # %% [markdown]
 # ## Compare with the floors
 # If the training error falls and the validation error does not, the network is learning the photos by heart. The
-# circle marks the weights that are kept: those with the lowest validation error. The grey lines are the floors of
-# `01_data`, on the same validation photos.
+# circle in the figure marks the weights that are kept: those with the lowest validation error. The grey lines are the
+# floors of `01_data`, on the same validation photos.
 
 # %%
 floors = run.facts["floors"]
-plots.show(plots.curves(run.history, floors), "02_curves", "MSE by epoch, with the floors")
-
 best, mean_floor = run.facts["val_mse"], floors["train_mean"]
 verdict = "beats" if best < mean_floor else "does NOT beat"
 print(f"On its validation photos the network {verdict} the mean-colour floor:")
 print(f"{best:.5f} against {mean_floor:.5f}; all grey is {floors['grey']:.5f}.")
 print(f"The encoder's starting weights: {run.facts['encoder_weights']}.")
+plots.show_table(run.history.tail(5).set_index("epoch"))
 
 # %% [markdown]
 # ## Watch the colours come
@@ -213,6 +245,7 @@ plots.show(figure, "02_progress", "The same photos after some of the epochs")
 # ## Recap
 # - The recipe is one record; the network is an encoder that looks and a decoder that paints.
 # - The loop fits on a page, and `fit` is that loop with saving, resuming and validation.
+# - A range test shows how large a learning rate may be.
 # - A validation error counts only beside the floors; the curves show when learning turns into memorising.
 #
 # Next: [`03_evaluate`](03_evaluate.ipynb) measures the trained network on photos that it has never seen.

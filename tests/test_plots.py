@@ -79,3 +79,51 @@ def test_ab_density_draws_the_plane_and_the_counts():
 def test_tables_are_shown_whole_outside_a_notebook(capsys):
     plots.show_table(pd.DataFrame({f"a long column name {i}": [i] for i in range(20)}))
     assert "a long column name 19" in capsys.readouterr().out and "..." not in capsys.readouterr().out
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    """What a notebook would show: a list of (display or update, HTML)."""
+    shown = []
+
+    class Handle:
+        def display(self, content):
+            shown.append(("display", content.data))
+
+        def update(self, content):
+            shown.append(("update", content.data))
+
+    monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path))
+    monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
+    monkeypatch.setattr(plots.runtime, "in_notebook", lambda: True)
+    return shown
+
+
+FLOORS = {"grey": 5e-3, "train_mean": 4e-3, "oracle": 2e-3}
+
+
+def test_live_curves_redraw_in_one_place_and_not_too_often(page):
+    history = pd.DataFrame({"epoch": [1, 2], "train_mse": [3e-3, 2e-3], "val_mse": [4e-3, 2e-3]})
+    draw = plots.live_curves("live", "MSE by epoch")
+    draw(history[:1], FLOORS)
+    draw(history, FLOORS)  # too soon
+    assert [how for how, _ in page] == ["display"]
+    draw(history, FLOORS, pause=0)
+    assert [how for how, _ in page] == ["display", "update"]
+    assert page[0][1] != page[1][1] and all('alt="MSE by epoch"' in content for _, content in page)
+
+
+def test_live_curves_outside_a_notebook_write_the_file_and_say_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path))
+    history = pd.DataFrame({"epoch": [1], "train_mse": [3e-3], "val_mse": [4e-3]})
+    plots.live_curves("live", "")(history, FLOORS)
+    assert (tmp_path / "figures" / "live.png").is_file() and not capsys.readouterr().out
+
+
+def test_range_test_marks_the_lowest_loss_and_the_rates_below_it():
+    frame = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1, 1], "mse": [4e-3, 2e-3, 3e-3, 9e-3]})
+    ax = plots.range_test(frame).axes[0]
+    assert [line.get_xydata().tolist() for line in ax.lines] == [frame.to_numpy().tolist(), [[1e-2, 2e-3]]]
+    assert ax.texts[0].get_text() == "lowest at 0.01"
+    (band,) = ax.patches
+    assert [band.get_x(), band.get_x() + band.get_width()] == pytest.approx([1e-3, 1e-2 / 3])
