@@ -54,25 +54,33 @@ def first_of_all(function):
     """What the function returns in the first process, in all of them; or the error that it raised there."""
     if world() == 1:
         return function()
-    result = [None, None]
-    if rank() == 0:
-        try:
-            result[0] = function()
-        except Exception as error:
-            result[1] = error
-    distributed.broadcast_object_list(result)
-    if result[1]:
-        raise result[1]
-    return result[0]
+    tried = _tried(function) if rank() == 0 else [None, None]
+    distributed.broadcast_object_list(tried)
+    result, error = tried
+    if error:
+        raise error
+    return result
+
+
+def _tried(function):
+    """`[result, error]`, one of them None."""
+    try:
+        return [function(), None]
+    except Exception as error:
+        return [None, error]
 
 
 def first_of_machine(function):
-    """Call the function in one process of each machine, then in the others, which find what the first one left."""
+    """Call the function in one process of each machine, then in the others, which find what the first one left.
+
+    An error that it raises in one of the first is raised in all.
+    """
     if world() == 1:
         return function()
     first = int(os.environ.get("LOCAL_RANK", rank())) == 0
-    result = function() if first else None
-    distributed.barrier()
+    result, failure = _tried(function) if first else [None, None]
+    for error in filter(None, gather(failure)):
+        raise error
     return result if first else function()
 
 

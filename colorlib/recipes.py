@@ -35,7 +35,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "frozen", tuple(self.frozen))  # from JSON it comes as a list
+        parts = [self.frozen] if isinstance(self.frozen, str) else self.frozen  # from JSON it comes as a list
+        object.__setattr__(self, "frozen", tuple(parts))
 
 
 _000 = Recipe(
@@ -52,7 +53,7 @@ RECIPES = {
 }
 
 
-def get(name, **changes):
+def get(name, /, **changes):
     """A recipe by name, with the preset's changes and then yours.
 
     Raises:

@@ -1,5 +1,6 @@
 """A training run's folder: what is in it, and how to go on with it."""
 
+import copy
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,6 +85,7 @@ class Strip:
     def save(self, name, model=None):
         """Write `NAME.png`, coloured by a model; without one, the truth."""
         self.folder.mkdir(exist_ok=True)
+        model = model and copy.deepcopy(model).float()  # it may be of float64
         row = [colorize(model, rgb) if model else rgb for rgb in self.photos]
         side = min(min(rgb.shape[:2]) for rgb in row)
         gap = np.full((side, 4, 3), 255, dtype=np.uint8)
@@ -102,7 +104,7 @@ def restore(run_dir, mirror, facts):
             there, more = checkpoints.in_time(patience, newest, mirror, "last")
             faults += more
             _refuse_another(mirror, there, facts)
-            if there and (not here or there["step"] > here["step"] or not newest(run_dir, "best")[0]):
+            if there and (not here or there["step"] > here["step"] or _lacks_best(run_dir, here)):
                 for name in ("best", "last"):
                     checkpoints.in_time(patience, checkpoints.copy, mirror, run_dir, name)
                 checkpoints.in_time(patience, checkpoints.copy_strips, mirror, run_dir)
@@ -113,6 +115,7 @@ def restore(run_dir, mirror, facts):
                     "again and start again; or give the run another name, to begin from scratch."
                 ) from error
             warnings.warn(f"{mirror}: cannot be read ({error}); going on from {run_dir}.", stacklevel=2)
+    faults += newest(run_dir, "best")[1]
     for fault in faults if distributed.rank() == 0 else ():
         print(f"Passed over {fault}.")
     last = newest(run_dir, "last")[0]
@@ -121,6 +124,13 @@ def restore(run_dir, mirror, facts):
     place = mirror if there and there == last and there != here else run_dir
     print(f"{run_dir.name}: going on after step {last['step']}, from {place}.")
     return checkpoints.load(run_dir, "last")
+
+
+def _lacks_best(run_dir, last):
+    """Whether the best checkpoint of a run is not there, or only an older one, that it fell back on."""
+    best = checkpoints.newest(run_dir, "best")[0]
+    losses = [row["val_mse"] for row in last["history"]]
+    return bool(losses) and (best is None or best["val_mse"] > min(losses))
 
 
 def _refuse_another(folder, found, facts):

@@ -15,6 +15,8 @@ from torch.optim import lr_scheduler, swa_utils
 from colorlib import color, distributed, evaluation, models, runtime
 from colorlib.data import Batches, Photos, loader
 
+PRECISIONS = ("float64", "float32", "bfloat16", "float16")
+
 
 class Trainer:
     """Everything of a run that changes from step to step.
@@ -26,6 +28,10 @@ class Trainer:
 
     def __init__(self, recipe, steps):
         self.recipe, self.device = recipe, runtime.device()
+        if recipe.precision not in ("auto", *PRECISIONS):
+            raise ValueError(f"there is no precision {recipe.precision!r}; choose auto, {', '.join(PRECISIONS)}.")
+        if not hasattr(torch.optim, recipe.optimizer):
+            raise ValueError(f"there is no optimizer {recipe.optimizer!r}; choose Adam, SGD or so (torch.optim).")
         auto = recipe.precision == "auto"
         self.precision = runtime.precision(self.device) if auto else getattr(torch, recipe.precision)
         torch.manual_seed(recipe.seed)
@@ -48,10 +54,11 @@ class Trainer:
         self.start_epoch()
 
     def start_epoch(self):
-        """Begin to count anew: the sum of the photos' losses, their number, and the first step that went wrong."""
+        """Begin to count anew: the sum of the photos' losses, their number, the first step that went wrong."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.n = 0
         self._bad = torch.full((), -1, device=self.device)
+        self._bad_lr = torch.zeros((), dtype=torch.float64, device=self.device)
 
     @property
     def result(self):
@@ -98,12 +105,13 @@ class Trainer:
 
     def _compiled(self):
         """The model compiled, if that works: tried on a batch of noise, after which all is as before."""
-        compiled, before = torch.compile(self.model), copy.deepcopy(self.model.state_dict())
+        before = copy.deepcopy(self.model.state_dict())
         try:
+            compiled = torch.compile(self.model)
             self.model.train()
             size = self.recipe.size
-            L = torch.rand(self.recipe.batch_size // distributed.world(), 1, size, size, device=self.device) * 100
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=runtime.gpus()):
+                L = torch.rand(self.recipe.batch_size // distributed.world(), 1, size, size, device=self.device) * 100
                 evaluation.predict(compiled, L, self.precision).sum().backward()
         except Exception as error:  # whatever the compiler of this machine throws
             warnings.warn(f"torch.compile does not work here ({type(error).__name__}): going on without.", stacklevel=2)
@@ -134,6 +142,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer._opt_called = True  # if the scaler left the first step out too: else the schedule warns
+        lr = self.lr
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.model)
@@ -141,15 +151,23 @@ class Trainer:
         self.n += n
         # Nothing here waits for the GPU: what the loss was is asked for at the next checkpoint.
         self.loss_sum += loss_sum.detach()
-        self._bad = torch.where((self._bad < 0) & ~loss_sum.detach().isfinite(), self.step_number, self._bad)
+        first_bad = (self._bad < 0) & ~loss_sum.detach().isfinite()
+        self._bad = torch.where(first_bad, self.step_number, self._bad)
+        self._bad_lr = torch.where(first_bad, lr, self._bad_lr)
 
     def mean_loss(self):
         """The mean of `ab_unit` MSE over this epoch's photos so far."""
         return sum(distributed.gather(self.loss_sum.item())) / self.n
 
     def bad_step(self):
-        """The first step of this epoch with a loss that is not a number, else None."""
-        return min((bad for bad in distributed.gather(self._bad.item()) if bad >= 0), default=None)
+        """The first step of this epoch with a loss that is not a number, and its learning rate; else None.
+
+        Or this step, if it left weights that are none.
+        """
+        bad = (self._bad.item(), self._bad_lr.item())
+        if bad[0] < 0 and not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            bad = (self.step_number, self.lr)
+        return min((bad for bad in distributed.gather(bad) if bad[0] >= 0), default=None)
 
 
 def _part(model, name):
@@ -168,7 +186,8 @@ def _schedule(optimizer, recipe, steps):
         # From a 25th of the maximum, as torch's one-cycle starts. Adam's momentum stays as it is.
         return lr_scheduler.CyclicLR(optimizer, recipe.lr / 25, recipe.lr, step_size_up=half, cycle_momentum=False)
     if recipe.schedule == "one-cycle":
-        return lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.n_epochs * steps)
+        # One more, since after the last step it is asked once again, and would begin to rise.
+        return lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.n_epochs * steps + 1)
     raise ValueError(f"there is no schedule {recipe.schedule!r}; choose constant, cyclic or one-cycle.")
 
 

@@ -6,6 +6,7 @@ As a program: `python -m colorlib.training RECIPE DATA RUN_DIR`; started by torc
 import argparse
 import ast
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ class _Job:
     """One call of `fit`."""
 
     def __init__(self, recipe, data, run_dir, mirror):
-        self.recipe, self.run_dir, self.first = recipe, run_dir, distributed.rank() == 0
+        self.begin, self.recipe, self.run_dir, self.first = time.monotonic(), recipe, run_dir, distributed.rank() == 0
         self.files, self.val_files, self.packs = data.files("train"), data.files("val"), data.folder / "packs"
         n = len(draw_subset(len(self.files), recipe.subset, recipe.seed, 0)) if self.files else 0
         _check_sizes(recipe, n, self.val_files, data)
@@ -111,13 +112,13 @@ class _Job:
                 self.strip.save("epoch-00000", self.trainer.model)
         self.open_photos()
         self.trainer.go(compile)
-        end = time.monotonic() + 3600 * (hours or math.inf)
-        stop = False
-        with runtime.bar(
-            recipe.n_epochs * self.steps, recipe.name, initial=self.trainer.step_number, disable=not self.first
-        ) as bar:
+        end, stop = self.begin + 3600 * (hours or math.inf), False
+        numbers = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        settings = {"initial": self.trainer.step_number, "disable": not self.first, "bar_format": numbers}
+        with runtime.bar(recipe.n_epochs * self.steps, recipe.name, **settings) as bar:
+            line = _Line(bar)
             while not stop and not _finished(recipe, self.history):
-                stop = self.train_epoch(bar, 60 * minutes, end, asked)
+                stop = self.train_epoch(line, 60 * minutes, end, asked)
                 if not stop:
                     self.finish_epoch()
                     if self.first and after_epoch:
@@ -141,21 +142,21 @@ class _Job:
         self.train_set = Photos(self.files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packs[0])
         self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
 
-    def train_epoch(self, bar, save_every, end, asked):
+    def train_epoch(self, line, save_every, end, asked):
         """Train to the end of the epoch; or, if it has to stop before, save and return True."""
         recipe, trainer, epoch = self.recipe, self.trainer, len(self.history)
         chosen = draw_subset(len(self.files), recipe.subset, recipe.seed, epoch // recipe.phase_epochs)
         ranks = {"rank": distributed.rank(), "world": distributed.world()}
         done = trainer.step_number - epoch * self.steps
         order = Batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed, start=done, **ranks)
-        before, saved, line = time.perf_counter(), time.monotonic(), _Line(bar, self.history)
+        before, saved = time.perf_counter(), time.monotonic()
         for rgb, n in zip(loader(self.train_set, order, self.workers), order.sizes()):
             waiting = time.perf_counter() - before
             trainer.step(rgb, n)
             seconds, before = time.perf_counter() - before, time.perf_counter()
             self.timing["waiting"] += waiting
             self.timing["seconds"] += seconds
-            line.update(n, waiting)
+            line.update(n, waiting, self.history)
             self.mirror.tell()
             if distributed.world() == 1 or trainer.step_number % 10 == 0:  # to agree takes time
                 now = time.monotonic()
@@ -165,6 +166,7 @@ class _Job:
                     saved = time.monotonic()
                 if stop:
                     return True
+            before = time.perf_counter()  # saving is no waiting for photos
         return False
 
     def finish_epoch(self):
@@ -173,19 +175,12 @@ class _Job:
         self.check_loss()
         distributed.same_buffers(trainer.result)
         mine = distributed.share(range(len(self.val_files)))
-        rows = evaluation.evaluate(
-            trainer.result,
-            self.val_set,
-            self.facts["train_mean"],
-            recipe.batch_size,
-            self.workers,
-            trainer.precision,
-            mine,
-        )
+        mean, precision = self.facts["train_mean"], trainer.precision
+        rows = evaluation.evaluate(trainer.result, self.val_set, mean, recipe.batch_size, self.workers, precision, mine)
         rows = pd.concat(distributed.gather(rows)).sort_index()
         train_mse, val_mse = trainer.mean_loss(), float(rows.mse.mean())
         if not math.isfinite(val_mse):  # the last step can break what no later one tells
-            raise FloatingPointError(self.not_a_number(trainer.step_number))
+            raise FloatingPointError(self.not_a_number(trainer.step_number, trainer.lr))
         self.facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
         timing = {
             "seconds": self.timing["seconds"] + time.perf_counter() - begin,
@@ -219,35 +214,35 @@ class _Job:
     def check_loss(self):
         bad = self.trainer.bad_step()
         if bad is not None:
-            raise FloatingPointError(self.not_a_number(bad))
+            raise FloatingPointError(self.not_a_number(*bad))
 
-    def not_a_number(self, step):
+    def not_a_number(self, step, lr):
         good = checkpoints.newest(self.run_dir, "last")[0]
         kept = f"the last good checkpoint is {self.run_dir / good['file']}" if good else "nothing was saved before"
         return (
             f"the loss is not a number at step {step} (epoch {len(self.history) + 1}), at a learning rate of "
-            f"{self.trainer.lr:.3g}; {kept}. A new run with a smaller rate than {self.recipe.lr:g} usually helps."
+            f"{lr:.3g}; {kept}. A new run with a smaller rate than {self.recipe.lr:g} usually helps."
         )
 
 
 class _Line:
     """The progress line: photos per second and the share of the time spent waiting for them, over the last seconds."""
 
-    def __init__(self, bar, history):
-        self.bar, self.text = bar, f"epoch {len(history) + 1}"
-        if history:
-            self.text += f", MSE train {history[-1]['train_mse']:.5f} val {history[-1]['val_mse']:.5f}"
+    def __init__(self, bar):
+        self.bar = bar
         self.start()
 
     def start(self):
         self.since, self.n, self.waiting = time.perf_counter(), 0, 0.0
 
-    def update(self, n, waiting):
+    def update(self, n, waiting, history):
         self.n, self.waiting = self.n + n, self.waiting + waiting
         passed = time.perf_counter() - self.since
         if passed > 2:
-            speed = f"{self.n / passed:.0f} photos/s, waiting {self.waiting / passed:.0%}"
-            self.bar.set_postfix_str(f"{speed}, {self.text}", refresh=False)
+            text = f"{self.n / passed:.0f} photos/s, waiting {self.waiting / passed:.0%}, epoch {len(history) + 1}"
+            if history:
+                text += f", MSE train {history[-1]['train_mse']:.5f} val {history[-1]['val_mse']:.5f}"
+            self.bar.set_postfix_str(text, refresh=False)
             self.start()
         self.bar.update()
 
@@ -261,7 +256,6 @@ def _stop_requests():
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nStopping after this step, with a checkpoint. To stop at once, ask again.")
 
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield asked
@@ -338,16 +332,18 @@ def main(arguments=None):
     )
     parser.add_argument("--hours", type=float, help="stop cleanly after so long")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="other settings of the recipe")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="FIELD=VALUE", help="other settings of the recipe"
+    )
     given = parser.parse_args(arguments)
     distributed.start()
     try:
-        changes = {field: _value(text) for field, text in (pair.split("=", 1) for pair in given.set)}
+        changes = dict(_change(pair) for pair in given.set)
         recipe = recipes.get(given.recipe, **changes)
         is_prepared = (Path(given.data) / "settings.json").is_file()
         data = Prepared(Path(given.data)) if is_prepared else distributed.first_of_machine(lambda: ready(given.data))
         run = fit(recipe, data, given.run_dir, given.mirror, hours=given.hours, compile=given.compile)
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and checkpoints.newest(run.dir, "best")[0]:
             print(run)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"{error}")
@@ -355,11 +351,14 @@ def main(arguments=None):
         distributed.stop()
 
 
-def _value(text):
+def _change(pair):
+    field, equals, text = pair.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes FIELD=VALUE, not {pair!r}.")
     try:
-        return ast.literal_eval(text)
+        return field, ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        return field, text
 
 
 def launch(recipe, data, run_dir, mirror=None, *, n=None, hours=None):
@@ -377,11 +376,22 @@ def launch(recipe, data, run_dir, mirror=None, *, n=None, hours=None):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(n or torch.cuda.device_count()), "-m", "colorlib.training"]
     command += [recipe.name, str(data.folder), str(run_dir), *options, "--set", *changes]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            print(line, end="")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # or it may not find colorlib
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    # In a session of its own, so that the stop button reaches it once, from here: the second time would be "at once".
+    with subprocess.Popen(command, **pipes, env=environment, start_new_session=True) as process:
+        try:
+            _show(process)
+        except KeyboardInterrupt:  # torchrun passes it on, and they end with a checkpoint
+            process.send_signal(signal.SIGINT)
+            return _show(process)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def _show(process):
+    for part in iter(lambda: process.stdout.read1(4096), b""):  # not by lines: the progress line has no end
+        print(part.decode(errors="replace"), end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,24 @@ def test_batches_do_not_matter(rows, photos, painter, train_mean, batch_size):
     pd.testing.assert_frame_equal(again, rows, rtol=1e-5)
 
 
+def test_a_part_of_the_photos_can_be_chosen(rows, photos, painter, train_mean):
+    parts = [evaluate(painter, photos, train_mean, 4, chosen=range(k, len(photos), 2)) for k in (1, 0)]
+    pd.testing.assert_frame_equal(pd.concat(parts).sort_index(), rows, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_network_computes_in_the_precision_asked_for(photos, train_mean, precision):
+    torch.manual_seed(0)
+    model, used = torch.nn.Conv2d(1, 2, 1), []
+    model.to(torch.float64 if precision == torch.float64 else torch.float32)
+    exact = evaluate(model, photos, train_mean, precision=next(model.parameters()).dtype)
+    model.register_forward_hook(lambda module, inputs, output: used.append(output.dtype))
+    rows = evaluate(model, photos, train_mean, precision=precision)
+    assert set(used) == {precision}
+    pd.testing.assert_frame_equal(rows, exact, rtol=0.05)
+    np.testing.assert_array_equal(rows.oracle, exact.oracle)  # only the network's arithmetic is coarser
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_judged_in_evaluation_mode_and_left_as_it_was(photos, train_mean, training):
     torch.manual_seed(0)

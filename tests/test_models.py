@@ -101,7 +101,7 @@ def test_sizes_that_do_not_divide_by_8_bring_no_frame_into_the_picture(model):
 @torch.no_grad()
 def test_output_is_in_ab_units(fresh):
     fresh.decoder[-1].weight.zero_()
-    fresh.decoder[-1].bias.copy_(torch.tensor([(50 + 128) / 255, (-30 + 128) / 255]))
+    fresh.decoder[-1].bias.copy_(torch.tensor([50 / 255, -30 / 255]))  # the difference to grey, on ab_unit
     pred_ab = fresh.eval()(torch.rand(1, 1, 16, 16) * 100)
     torch.testing.assert_close(pred_ab, torch.tensor([50.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16))
 
@@ -135,6 +135,21 @@ def test_a_photo_and_its_grey_copy_get_the_same_colours(fresh):
     one, other = (colorize(fresh, rgb).astype(int) for rgb in (photo, grey))
     assert np.ptp(one, axis=2).mean() > 20  # else two grey results would do
     assert np.abs(one - other).mean() < 1
+
+
+def test_16_bits_are_fine_enough_for_colours_near_grey(model, lab):
+    with torch.no_grad():
+        exact = model(lab[0])
+        found = evaluation.predict(model, lab[0], torch.bfloat16)
+    assert found.dtype == torch.float32 and 0 < (found - exact).abs().max() < 0.2
+
+
+def test_resnet18_has_the_same_sizes_and_fewer_weights(model):
+    small = models.build("resnet18")
+    weights = small.state_dict()
+    assert weights.keys() < model.state_dict().keys() and len(small.encoder.layer2) == 2
+    assert small(torch.rand(2, 1, 16, 24) * 100).shape == (2, 2, 16, 24)
+    small.load_imagenet(torchvision.models.resnet18(weights=None).state_dict())
 
 
 def test_unknown_model_is_answered_with_the_names():

@@ -39,11 +39,19 @@ def test_resnet34_is_trained_as_document_000_says(t4):
         "flip": True,
         "encoder_weights": "imagenet",
         "batch_size": 128,
+        "optimizer": "Adam",
         "lr": 0.001,
+        "schedule": "constant",
+        "cycle_epochs": None,
+        "clip": None,
+        "ema": None,
+        "frozen": (),
         "n_epochs": 40,
         "subset": 0.4,
         "phase_epochs": 10,
         "patience": 5,
+        "precision": "auto",
+        "sync_bn": False,
         "seed": 0,
     }
 
@@ -59,6 +67,23 @@ def test_settings_stand_in_the_text_of_document_000(t4, source_text):
     assert recipe.flip and number(r"flipped with a probability of ([\d.]+) for training", text) == 0.5
     assert recipe.patience == 5 and "did not improve for five consecutive epochs" in text
     assert "Optimizer: Adam" in text
+
+
+def test_settings_of_the_original_stand_in_the_text_of_document_000(t4, source_text):
+    recipe = recipes.get("resnet18")
+    assert recipe.batch_size == number(r"batch size was increased from (\d+) to 128", source_text("000"))
+    assert recipe.model == "resnet18" and "Resnet 18 model used in the original" in source_text("000")
+    same = dataclasses.replace(recipe, name="resnet34", model="resnet34", batch_size=128)
+    assert same == recipes.get("resnet34")
+
+
+def test_settings_stand_in_the_text_of_document_001(t4, source_text):
+    text, recipe = source_text("001"), recipes.get("resnet34_cyclic")
+    assert recipe.lr == number(r"maximum learning rate of ([\d.]*\d)", text)
+    assert recipe.n_epochs == number(r"CNN model for (\d+) epochs", text)
+    assert recipe.batch_size == number(r"batch size can be increased from 32 to (\d+)", text)
+    assert recipe.schedule == "cyclic" and "using cyclic learning rates" in text
+    assert (recipe.cycle_epochs, recipe.subset, recipe.patience) == (None, 1.0, None)
 
 
 def test_published_figures_stand_in_document_000(source_text):
@@ -118,7 +143,9 @@ def test_an_unknown_recipe_is_answered_with_the_names():
 
 
 def test_an_unknown_setting_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"^a recipe has no epochs, rate; it has name, .*batch_size, lr, .*seed\.$"):
+    with pytest.raises(
+        ValueError, match=r"^a recipe has no epochs, rate; it has name, .*batch_size, optimizer, lr, .*seed\.$"
+    ):
         recipes.get("resnet34", rate=1, epochs=2, size=32)
 
 

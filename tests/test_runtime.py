@@ -81,6 +81,56 @@ def test_device_follows_the_gpu(monkeypatch):
     assert runtime.device() == torch.device("cuda")
 
 
+@pytest.mark.parametrize(
+    ("capability", "fastest"),
+    [((6, 1), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+    ids=["P4", "T4", "A100", "H100"],
+)
+def test_precision_of_a_gpu_follows_its_compute_capability(capability, fastest, monkeypatch):
+    pretend(monkeypatch, "local", gpu=True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *args: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args: True)  # it counts emulation too
+    assert runtime.precision(runtime.device()) == fastest
+
+
+@pytest.mark.parametrize(
+    ("flags", "fastest"),
+    [
+        ("flags : fpu avx2 avx512_bf16 amx_tile", torch.bfloat16),
+        ("flags : fpu avx2 amx_bf16\nbugs : none", torch.bfloat16),
+        ("flags : fpu avx2 avx512f no_avx512_bf16", torch.float32),
+        (OSError("no such file"), torch.float32),
+    ],
+    ids=["AVX", "AMX", "neither", "no Linux"],
+)
+def test_precision_of_a_cpu_follows_its_instructions(flags, fastest, monkeypatch):
+    def read_text(path):
+        assert str(path) == "/proc/cpuinfo"
+        if isinstance(flags, OSError):
+            raise flags
+        return flags
+
+    monkeypatch.setattr(runtime.Path, "read_text", read_text)
+    assert runtime.precision(runtime.device()) == fastest
+
+
+def test_deterministic_asks_torch_for_the_same_bits_every_time(monkeypatch):
+    asked = []
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    runtime.deterministic()
+    assert asked == [True] and not torch.backends.cudnn.benchmark
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+
+
+def test_gpus_names_the_one_in_use(monkeypatch):
+    assert runtime.gpus() == []
+    pretend(monkeypatch, "local", gpu=True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert runtime.gpus() == [3]
+
+
 FOLDERS = [(runtime.runs_dir, "COLORLIB_RUNS", "runs"), (runtime.data_dir, "COLORLIB_DATA", "data")]
 
 

@@ -1,18 +1,25 @@
-"""fit(): it learns, it survives whatever stops it, and it says in one sentence what is wrong."""
+"""fit(): it learns, it stops and goes on at any step with the same weights, and says in one sentence what is wrong."""
 
+import itertools
+import math
 import os
 import random
+import re
 import shutil
-from dataclasses import asdict
+import signal
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from colorlib import checkpoints, data, evaluation, models, recipes, runtime, training
-from colorlib.data import Photos, Prepared
-from colorlib.training import Run, fit, newest_run
+from colorlib import checkpoints, data, evaluation, models, recipes, runs, runtime, training
+from colorlib.data import Batches, Photos, Prepared
+from colorlib.runs import Run
+from colorlib.trainer import Trainer
+from colorlib.training import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,26 +27,34 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))  # bit for bit is promised there only
+    monkeypatch.setattr(runs, "N_STRIP", 1)  # to colour six takes longer than the training
 
 
-@pytest.fixture(autouse=True)
-def with_tiny(tiny):
-    """Every test may use the model "tiny"."""
+@pytest.fixture(autouse=True, scope="module")
+def dropping(tiny):
+    """Every test may use "tiny", and "dropping", which draws random numbers when it is trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "dropping", lambda: nn.Sequential(models.build(tiny), nn.Dropout(0.2)))
+        yield
 
 
 def recipe(**changes):
-    """Three epochs of three batches, with everything switched on that depends on chance."""
-    settings = dict(size=16, resize="crop", batch_size=3, lr=1e-2, n_epochs=3, subset=0.6, phase_epochs=2)
-    names = dict(name="test", source="test", model="tiny", encoder_weights="none")
-    return recipes.Recipe(**{**names, **settings, **changes})
+    """Three epochs of three batches, with everything switched on that has a state or depends on chance."""
+    names = dict(name="test", source="test", model="dropping", encoder_weights="none", size=16, resize="crop")
+    steps = dict(batch_size=4, lr=1e-2, n_epochs=3, subset=0.6, phase_epochs=2, precision="float32")
+    more = dict(schedule="cyclic", cycle_epochs=2, clip=0.1, ema=0.8)
+    return recipes.Recipe(**{**names, **steps, **more, **changes})
 
 
 def result(run_dir):
-    """Everything that two equal runs have in common: weights, best weights, optimizer and history."""
+    """Everything that two equal runs have in common: the whole state, best weights, what is said of both."""
     (last, facts), (best, best_facts) = (checkpoints.load(run_dir, name) for name in ("last", "best"))
-    for row in last["history"]:
-        del row["seconds"]
-    said = [{k: v for k, v in f.items() if k not in ("recipe", "sha256")} for f in (facts, best_facts)]
+    said = [
+        {k: v for k, v in f.items() if k not in ("recipe", "file", "bytes", "sha256", "timing")}
+        for f in (facts, best_facts)
+    ]
+    for row in said[0]["history"] + said[1]["history"]:
+        del row["seconds"], row["waiting"]
     return last, best, said
 
 
@@ -59,9 +74,11 @@ def snapshot(*folders):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny, prepared, tmp_path_factory):
+def whole(dropping, prepared, tmp_path_factory):
     """A run of three epochs that nothing interrupted."""
-    return fit(recipe(), prepared, tmp_path_factory.mktemp("whole") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "device", lambda: torch.device("cpu"))
+        return fit(recipe(), prepared, tmp_path_factory.mktemp("whole") / "run")
 
 
 def scripted(monkeypatch, losses):
@@ -70,16 +87,41 @@ def scripted(monkeypatch, losses):
     monkeypatch.setattr(evaluation, "evaluate", lambda *args: real(*args).assign(mse=next(losses)))
 
 
+class Killed(BaseException):
+    """As sudden as a power cut, as far as Python is concerned."""
+
+
+def kill():
+    raise Killed
+
+
+def at_step(monkeypatch, number, action, after=False):
+    """Do something before (or after) a step of the training; with None, before the second step of each call of fit."""
+    step, calls = Trainer.step, []
+
+    def spied(self, rgb, n):
+        calls.append(n)
+        now = len(calls) == 2 if number is None else self.step_number == number - 1
+        if now and not after:
+            action()
+        step(self, rgb, n)
+        if now and after:
+            action()
+
+    monkeypatch.setattr(Trainer, "step", spied)
+
+
 # --- it learns
 
 
 def test_the_loss_falls(whole):
     history = whole.history
-    assert history.columns.tolist() == ["epoch", "train_mse", "val_mse", "seconds"]
+    assert history.columns.tolist() == ["epoch", "train_mse", "val_mse", "lr", "seconds", "waiting"]
     assert history.epoch.tolist() == [1, 2, 3]
     assert history.train_mse.is_monotonic_decreasing
     assert history.train_mse.iloc[-1] < 0.7 * history.train_mse.iloc[0]
-    assert (history.seconds > 0).all()
+    assert (history.seconds > 0).all() and history.waiting.between(0, 1, inclusive="neither").all()
+    pd.testing.assert_frame_equal(pd.read_csv(whole.dir / "history.csv"), history)
 
 
 def test_losses_are_means_over_photos_however_uneven_the_batches(prepared, tmp_path, monkeypatch):
@@ -88,7 +130,7 @@ def test_losses_are_means_over_photos_however_uneven_the_batches(prepared, tmp_p
             return 0 * super().forward(L)
 
     monkeypatch.setitem(models.MODELS, "grey", Grey)
-    run = fit(recipe(model="grey", batch_size=4, subset=1.0, n_epochs=1), prepared, tmp_path / "run")
+    run = fit(recipe(model="grey", subset=1.0, n_epochs=1), prepared, tmp_path / "run")
     for split in ("train", "val"):
         floor = evaluation.evaluate(run.model(), Photos(prepared.files(split), 16, "crop"), [0, 0]).grey.mean()
         assert run.history[f"{split}_mse"].tolist() == [pytest.approx(floor, rel=1e-5)]
@@ -103,22 +145,19 @@ class FourPhotos(Prepared):
 
 
 def test_the_published_network_learns_four_photos_by_heart(prepared, tmp_path):
-    by_heart = recipe(model="resnet34", size=32, batch_size=4, lr=1e-3, n_epochs=3, subset=1.0, flip=False)
+    plain = dict(schedule="constant", clip=None, ema=None, flip=False, subset=1.0)
+    by_heart = recipe(model="resnet34", size=32, lr=1e-3, n_epochs=2, **plain)
     run = fit(by_heart, FourPhotos(prepared.folder), tmp_path / "run")
     assert run.facts["val_mse"] < run.facts["floors"]["grey"] / 3
     assert run.facts["val_mse"] < run.facts["floors"]["oracle"]
 
 
-def test_optimizer_is_adam_at_the_recipes_rate(whole):
-    (group,) = checkpoints.load(whole.dir, "last")[0]["optimizer"]["param_groups"]
-    assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (1e-2, (0.9, 0.999), 0)
-
-
 def test_a_run_tells_what_it_is_and_its_model_is_the_best_one(whole, prepared):
     assert whole.recipe == recipe()
     assert whole.facts["data"]["fingerprint"] == prepared.fingerprint
+    assert (whole.facts["device"], whole.facts["precision"]) == ("cpu", "float32")
     np.testing.assert_allclose(whole.facts["train_mean"], data.mean_ab(prepared.files("train")))
-    assert list(whole.strips) == [0, 1, 2, 3]
+    assert list(whole.strips) == [0, 1, 2, 3] and whole.truth.is_file()
     model = whole.model()
     assert not model.training
     rows = evaluation.evaluate(model, Photos(prepared.files("val"), 16, "crop"), whole.facts["train_mean"])
@@ -127,14 +166,19 @@ def test_a_run_tells_what_it_is_and_its_model_is_the_best_one(whole, prepared):
         assert part in str(whole)
 
 
-def test_a_folder_without_a_run_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no trained model; run 02_train first"):
-        _ = Run(tmp_path).facts
+def test_the_averaged_weights_are_validated_and_kept(whole):
+    last, best, _ = result(whole.dir)
+    averaged = {key.removeprefix("module."): value for key, value in last["average"].items()}
+    assert whole.facts["epoch"] == 3 and averaged.pop("n_averaged") == 9
+    assert same(best["model"], averaged) and not same(best["model"], last["model"])
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"flip": False}, {"seed": 1}, {"subset": 1.0}, {"resize": "squash"}, {"size": 24}, {"lr": 0.02}],
+    [
+        *({"flip": False}, {"seed": 1}, {"subset": 1.0}, {"resize": "squash"}, {"size": 24}, {"lr": 0.02}),
+        *({"optimizer": "SGD"}, {"clip": 1e-3}, {"schedule": "one-cycle"}, {"precision": "bfloat16"}),
+    ],
     ids=str,
 )
 def test_settings_change_the_weights(whole, prepared, tmp_path, changes):
@@ -142,20 +186,96 @@ def test_settings_change_the_weights(whole, prepared, tmp_path, changes):
     assert not same(result(tmp_path / "run")[0]["model"], result(whole.dir)[0]["model"])
 
 
-def test_the_subset_is_drawn_anew_every_phase(prepared, tmp_path, monkeypatch):
-    used = []
+@pytest.mark.parametrize("precision", ["float64", "float16", "bfloat16"])
+def test_every_precision_trains_and_is_gone_on_with(prepared, tmp_path, precision):
+    once = fit(recipe(precision=precision), prepared, tmp_path / "once")
+    for n in (1, 3):
+        twice = fit(recipe(precision=precision, n_epochs=n), prepared, tmp_path / "twice")
+    assert once.facts["precision"] == precision and once.history.train_mse.is_monotonic_decreasing
+    assert same(result(once.dir), result(twice.dir))
 
-    def spy(chosen, *args, **kwargs):
-        used.append(data.batches(chosen, *args, **kwargs))
-        return used[-1]
 
-    monkeypatch.setattr(training, "batches", spy)
-    fit(recipe(subset=0.4, phase_epochs=2, n_epochs=4), prepared, tmp_path / "run")
-    orders = [[index for batch in epoch for _, index in batch] for epoch in used]
-    first, second, third, fourth = map(set, orders)
-    assert all(len(order) == len(set(order)) == 6 for order in orders)  # 40 % of 15
-    assert first == second != third == fourth
-    assert orders[0] != orders[1]  # the same photos, in another order
+def test_after_each_epoch_the_history_so_far_is_handed_over(prepared, tmp_path):
+    told = []
+    run = fit(recipe(), prepared, tmp_path / "run", after_epoch=lambda *given: told.append(given))
+    assert [len(history) for history, _ in told] == [1, 2, 3]
+    for history, floors in told:
+        pd.testing.assert_frame_equal(history, run.history[: len(history)])
+        assert floors == run.facts["floors"] and floors.keys() == evaluation.FLOORS.keys()
+
+
+# --- the published schedules
+
+
+class ManyPhotos(Prepared):
+    """330 training photos, enough for the published batches."""
+
+    def files(self, split):
+        return super().files(split) * (22 if split == "train" else 1)
+
+
+@pytest.fixture
+def record(prepared, tmp_path, monkeypatch):
+    """Trains a published recipe, small, on 330 photos: the learning rate of every step, the photos of every epoch."""
+
+    def train(name, losses):
+        rates, epochs, step = [], [], Trainer.step
+        monkeypatch.setenv("COLORLIB_PRESET", "t4")
+        monkeypatch.setattr(training.runtime, "preset", lambda: runtime.Preset("t4", "sample"))  # without workers
+        monkeypatch.setattr(runs.Strip, "save", lambda *args: None)
+        monkeypatch.setattr(Trainer, "step", lambda self, rgb, n: [rates.append(self.lr), step(self, rgb, n)])
+
+        def spy(chosen, *args, **kwargs):
+            epochs.append([[index for _, index in batch] for batch in Batches(chosen, *args, **kwargs)])
+            return Batches(chosen, *args, **kwargs)
+
+        monkeypatch.setattr(training, "Batches", spy)
+        scripted(monkeypatch, losses)
+        small = recipes.get(name, model="tiny", size=8, encoder_weights="none")
+        run = fit(small, ManyPhotos(prepared.folder), tmp_path / name)
+        return run.history, np.array(rates), epochs
+
+    return train
+
+
+def number(pattern, text):
+    (found,) = set(re.findall(pattern, text))
+    return float(found)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet18"])
+def test_document_000_is_trained_as_it_says(source_text, record, name):
+    text = source_text("000")
+    size = {"resnet34": int(number(r"Batch size: (\d+)", text)), "resnet18": int(number(r"from (\d+) to 128", text))}
+    history, rates, epochs = record(name, losses=range(100, 0, -1))
+    assert len(history) == len(epochs) == number(r"total of (\d+) epochs", text)
+    assert {*rates, *history.lr} == {number(r"Learning rate: ([\d.]+)", text)}
+    photos = [sorted(index for batch in epoch for index in batch) for epoch in epochs]
+    n = round(330 * number(r"(\d+)% of images is randomly selected", text) / 100)
+    assert {len(set(chosen)) for chosen in photos} == {len(photos[0])} == {n}
+    assert [[len(batch) for batch in epoch] for epoch in epochs] == [[size[name]] * (n // size[name]) + [4]] * 40
+    phase, repeated = int(number(r"for every (\d+) epochs", text)), int(number(r"Repeated (\d+) times", text))
+    assert all(photos[k] == photos[k - k % phase] for k in range(40))
+    assert len({tuple(chosen) for chosen in photos}) == repeated
+    assert len({tuple(itertools.chain(*epoch)) for epoch in epochs}) == 40  # each time in another order
+
+
+def test_document_000_stops_after_five_epochs_without_a_better_loss(source_text, record):
+    assert "did not improve for five consecutive epochs" in source_text("000")
+    history, _, _ = record("resnet34", losses=[5, 4, 4.5, 3, 4, 3, 4, 5, 6, 1])
+    assert len(history) == 4 + 5
+
+
+def test_document_001_is_trained_as_it_says(source_text, record):
+    text = source_text("001")
+    assert "cyclic learning rates" in text
+    highest = number(r"maximum learning rate of ([\d.]*\d)", text)
+    history, rates, epochs = record("resnet34_cyclic", losses=range(100, 0, -1))
+    assert len(history) == len(epochs) == number(r"for (\d+) epochs", text)
+    assert all(sorted(itertools.chain(*epoch)) == list(range(330)) for epoch in epochs)  # all photos, every time
+    assert len(rates) == 30 and rates.argmax() == 15 and rates[0] == pytest.approx(highest / 25)
+    up = np.linspace(highest / 25, highest, 6)
+    np.testing.assert_allclose(history.lr, [*up[1:], *up[-2::-1]])  # at the ends of the epochs
 
 
 # --- best, last, and when to stop
@@ -171,9 +291,16 @@ def test_the_subset_is_drawn_anew_every_phase(prepared, tmp_path, monkeypatch):
         ([5, 4, 3, 2], 1, 4, 4),
     ],
 )
-def test_best_is_the_minimum_and_patience_ends_the_run(prepared, tmp_path, monkeypatch, losses, patience, best, last):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_best_is_the_minimum_and_patience_ends_the_run(
+    prepared, tmp_path, monkeypatch, losses, patience, best, last, interrupted
+):
     scripted(monkeypatch, losses)
     settings = recipe(n_epochs=len(losses), patience=patience)
+    for step in (2, 6, 8, 11) if interrupted else ():
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            at_step(patch, step, kill)
+            fit(settings, prepared, tmp_path / "run", minutes=0)
     run = fit(settings, prepared, tmp_path / "run")
     assert run.facts["epoch"] == best
     assert run.facts["val_mse"] == run.history.val_mse.min() == losses[best - 1]
@@ -185,7 +312,7 @@ def test_best_is_the_minimum_and_patience_ends_the_run(prepared, tmp_path, monke
 
 def test_a_finished_run_is_not_trained_further(whole, prepared, monkeypatch, capsys):
     before = snapshot(whole.dir)
-    monkeypatch.setattr(training, "batches", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(training, "Batches", lambda *args, **kwargs: pytest.fail("trained"))
     assert fit(recipe(), prepared, whole.dir).history.equals(whole.history)
     assert fit(recipe(n_epochs=1), prepared, whole.dir).history.equals(whole.history)
     assert snapshot(whole.dir) == before
@@ -195,140 +322,106 @@ def test_a_finished_run_is_not_trained_further(whole, prepared, monkeypatch, cap
 # --- it survives
 
 
-def when_saving(name, function):
-    """A function of `checkpoints`, but killed when it gets to the checkpoint `name` of the second epoch."""
-
-    def killed(folder, checkpoint, *args):
-        if args[-1]["epoch"] == 2 and checkpoint == name:
-            raise KeyboardInterrupt
-        return function(folder, checkpoint, *args)
-
-    return killed
+def with_workers(monkeypatch, workers):
+    monkeypatch.setattr(runtime, "preset", lambda: runtime.Preset("sample", "sample", workers=workers))
 
 
-def in_the_middle_of(epoch):
-    """`Photos.__getitem__`, but killed in the second batch of training photos of an epoch."""
-    read, seen = Photos.__getitem__, []
-
-    def killed(self, key):
-        if self.flip and key[0] == epoch - 1:  # only training photos are flipped
-            seen.append(key)
-            if len(seen) == 5:
-                raise KeyboardInterrupt
-        return read(self, key)
-
-    return killed
-
-
-KILLS = {
-    "in the first epoch": lambda: (Photos, "__getitem__", in_the_middle_of(1)),
-    "in the second epoch": lambda: (Photos, "__getitem__", in_the_middle_of(2)),
-    "before saving best": lambda: (checkpoints, "save", when_saving("best", checkpoints.save)),
-    "between best and last": lambda: (checkpoints, "save", when_saving("last", checkpoints.save)),
-    "between file and manifest": lambda: (checkpoints, "_commit", when_saving("last", checkpoints._commit)),
-}
-
-
-@pytest.mark.parametrize("kill", KILLS)
-def test_killed_and_started_again_it_ends_with_the_same_weights(whole, prepared, tmp_path, monkeypatch, kill):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(*KILLS[kill]())
-        fit(recipe(), prepared, tmp_path / "run")
-    run = fit(recipe(), prepared, tmp_path / "run")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_every_step_it_ends_with_the_same_weights(whole, prepared, tmp_path, monkeypatch, workers, capsys):
+    with_workers(monkeypatch, workers)
+    for step in range(1, 10) if workers == 0 else (2, 5, 7):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            at_step(patch, step + 1 if step < 9 else 9, kill)
+            fit(recipe(), prepared, tmp_path / "run", minutes=0)
+        assert checkpoints.newest(tmp_path / "run", "last")[0]["step"] == min(step, 8)
+    run = fit(recipe(), prepared, tmp_path / "run", minutes=0)
+    assert f"run: going on after step {min(step, 8)}, from {run.dir}." in capsys.readouterr().out
     assert same(result(run.dir), result(whole.dir))
     assert list(run.strips) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("moment", ["before best", "between best and last", "between file and manifest", "validating"])
+def test_killed_at_the_end_of_an_epoch_it_ends_with_the_same_weights(whole, prepared, tmp_path, monkeypatch, moment):
+    save, replace, name = checkpoints.save, os.replace, {"before best": "best"}.get(moment, "last")
+
+    def killed_save(folder, checkpoint, state, facts):
+        if facts["step"] == 6 and checkpoint == name and facts["epoch"] == 2:
+            kill()
+        save(folder, checkpoint, state, facts)
+
+    def killed_replace(source, target):
+        if str(target).startswith(str(tmp_path / "run" / "last-00000006")) and target.suffix == ".json":
+            kill()
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if moment == "between file and manifest":
+            patch.setattr(os, "replace", killed_replace)
+        elif moment == "validating":
+            patch.setattr(Trainer, "mean_loss", lambda self: kill() if self.step_number == 6 else 0.0)
+        else:
+            patch.setattr(checkpoints, "save", killed_save)
+        fit(recipe(), prepared, tmp_path / "run", minutes=0 if moment == "validating" else 10)
+    run = fit(recipe(), prepared, tmp_path / "run")
+    expected, found = result(whole.dir), result(run.dir)
+    if moment == "validating":  # where the first epoch's loss was made up
+        for rows in (expected[2], found[2]):
+            for row in rows[0]["history"][:1] + rows[1]["history"][:1]:
+                del row["train_mse"]
+    assert same(found, expected)
+    assert list(run.strips) == [0, 1, 2, 3]
+
+
+def test_saving_follows_the_clock(prepared, tmp_path, monkeypatch):
+    now, steps, save = [0.0], [], checkpoints.save
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    at = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, *args: [now.__setitem__(0, now[0] + 40), at(self, *args)])
+    monkeypatch.setattr(
+        checkpoints, "save", lambda *args: [args[1] == "last" and steps.append(args[3]["step"]), save(*args)]
+    )
+    fit(recipe(batch_size=2, n_epochs=2), prepared, tmp_path / "run", minutes=1)  # 9 photos: 5 steps of 40 seconds
+    assert steps == [2, 4, 5, 7, 9, 10]
+
+
+def test_the_time_that_saving_takes_is_no_waiting_for_photos(prepared, tmp_path, monkeypatch):
+    now, save = [0.0], checkpoints.save
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoints, "save", lambda *args: [now.__setitem__(0, now[0] + 100), save(*args)])
+    run = fit(recipe(), prepared, tmp_path / "run", minutes=0)
+    assert run.history[["seconds", "waiting"]].eq(0).all(axis=None)
+
+
 @pytest.mark.parametrize("n", [1, 2])
-def test_made_longer_it_ends_with_the_same_weights(whole, prepared, tmp_path, n, capsys):
+def test_made_longer_it_ends_with_the_same_weights(whole, prepared, tmp_path, n):
     fit(recipe(n_epochs=n), prepared, tmp_path / "run")
     run = fit(recipe(), prepared, tmp_path / "run")
-    assert f"run: resuming after epoch {n}." in capsys.readouterr().out
     assert same(result(run.dir), result(whole.dir))
-    columns = ["epoch", "train_mse", "val_mse"]
-    pd.testing.assert_frame_equal(run.history[columns], whole.history[columns], check_exact=True)
     assert run.recipe.n_epochs == 3
 
 
-def test_several_threads_end_with_the_same_weights_too(prepared, tmp_path):
+@pytest.mark.parametrize("changes", [{"schedule": "one-cycle"}, {"cycle_epochs": None}], ids=str)
+def test_a_schedule_stretched_over_all_epochs_goes_on_but_cannot_be_made_longer(
+    prepared, tmp_path, monkeypatch, changes
+):
+    once = fit(recipe(**changes), prepared, tmp_path / "once")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at_step(patch, 6, kill)
+        fit(recipe(**changes), prepared, tmp_path / "run", minutes=0)
+    with pytest.raises(ValueError, match=r"holds another run \(n_epochs was 3 and is 4\)"):
+        fit(recipe(n_epochs=4, **changes), prepared, tmp_path / "run")
+    assert same(result(fit(recipe(**changes), prepared, tmp_path / "run").dir), result(once.dir))
+
+
+def test_several_threads_end_with_the_same_weights_too(prepared, tmp_path, monkeypatch):
     torch.set_num_threads(2)  # the other tests have one
-    once = fit(recipe(n_epochs=2), prepared, tmp_path / "once")
-    for n in (1, 2):
-        twice = fit(recipe(n_epochs=n), prepared, tmp_path / "twice")
+    once = fit(recipe(), prepared, tmp_path / "once")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at_step(patch, 5, kill)
+        fit(recipe(), prepared, tmp_path / "twice", minutes=0)
+    fit(recipe(), prepared, tmp_path / "twice")
     torch.set_num_threads(1)
-    assert same(result(twice.dir), result(once.dir))
-
-
-LOSSES = {
-    "machine gone": shutil.rmtree,
-    "last damaged": lambda run_dir: next(run_dir.glob("last-*.pt")).write_bytes(b"half a file"),
-    "best damaged": lambda run_dir: next(run_dir.glob("best-*.pt")).write_bytes(b""),
-    "manifest gone": lambda run_dir: (run_dir / "last.json").unlink(),
-}
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("n", [2, 3])
-def test_what_is_lost_here_comes_back_from_the_mirror(whole, prepared, tmp_path, loss, n):
-    run_dir, mirror = tmp_path / "run", tmp_path / "drive" / "run"
-    fit(recipe(n_epochs=n), prepared, run_dir, mirror)
-    LOSSES[loss](run_dir)
-    run = fit(recipe(), prepared, run_dir, mirror)
-    assert same(result(run_dir), result(whole.dir))
-    assert same(result(mirror), result(whole.dir))
-    assert len(run.history) == 3  # of a run that was finished before, too
-    assert run.truth.is_file()
-
-
-def test_the_newer_of_run_folder_and_mirror_counts(whole, prepared, tmp_path):
-    old, new = tmp_path / "old", tmp_path / "new"
-    fit(recipe(n_epochs=1), prepared, old)
-    fit(recipe(n_epochs=2), prepared, new)
-    shutil.copytree(old, tmp_path / "run")
-    assert len(fit(recipe(n_epochs=2), prepared, tmp_path / "run", new).history) == 2  # the mirror's
-    fit(recipe(n_epochs=2), prepared, new, old)  # the run folder's, and the mirror catches up
-    assert checkpoints.manifest(old, "last")["epoch"] == 2
-
-
-def test_a_mirror_that_cannot_be_written_is_a_warning_and_catches_up_later(whole, prepared, tmp_path, blocked):
-    run_dir = tmp_path / "run"
-    with pytest.warns(UserWarning, match="could not be copied there"):
-        fit(recipe(), prepared, run_dir, blocked)
-    assert same(result(run_dir), result(whole.dir))
-    blocked.parent.unlink()
-    fit(recipe(), prepared, run_dir, blocked)
-    assert same(result(blocked), result(whole.dir))
-
-
-def test_a_best_that_did_not_reach_the_mirror_is_sent_after(prepared, tmp_path, monkeypatch):
-    scripted(monkeypatch, [0.3, 0.1, 0.2])
-    mirror, copyfile = tmp_path / "drive", shutil.copyfile
-    fit(recipe(n_epochs=1), prepared, tmp_path / "run", mirror)
-
-    def flaky(source, target):
-        if source.name.startswith("best-00002") and not target.exists():
-            target.touch()
-            raise OSError("Drive is away")
-        return copyfile(source, target)
-
-    monkeypatch.setattr(shutil, "copyfile", flaky)
-    with pytest.warns(UserWarning, match="Drive is away"):
-        fit(recipe(), prepared, tmp_path / "run", mirror)
-    assert checkpoints.manifest(mirror, "best")["epoch"] == 2
-
-
-def test_a_mirror_that_cannot_be_read_is_not_overwritten(prepared, tmp_path, monkeypatch):
-    mirror = tmp_path / "drive"
-    fit(recipe(n_epochs=2), prepared, tmp_path / "run", mirror)
-    before = snapshot(mirror)
-
-    def fail(source, target):
-        raise OSError("Drive is away")
-
-    monkeypatch.setattr(shutil, "copyfile", fail)
-    with pytest.warns(UserWarning), pytest.raises(OSError, match="newer checkpoint could not be copied"):
-        fit(recipe(), prepared, tmp_path / "next machine", mirror)
-    assert snapshot(mirror) == before
+    assert same(result(tmp_path / "twice"), result(once.dir))
 
 
 def test_the_callers_random_streams_are_left_alone(prepared, tmp_path):
@@ -342,6 +435,168 @@ def test_the_callers_random_streams_are_left_alone(prepared, tmp_path):
         assert states() == before
 
 
+@pytest.mark.parametrize("when", ["at first", "gone on with"])
+def test_compile_that_does_not_work_changes_nothing(whole, prepared, tmp_path, monkeypatch, when):
+    monkeypatch.setattr(torch, "compile", lambda model: kill.missing)
+    if when == "gone on with":
+        fit(recipe(n_epochs=1), prepared, tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"torch\.compile does not work here \(AttributeError\): going on without"):
+        run = fit(recipe(), prepared, tmp_path / "run", compile=True)
+    assert same(result(run.dir), result(whole.dir))
+
+
+# --- it stops when asked to
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def ask(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("moment", "step"), [("reading", 4), ("step 3", 3), ("step 5", 5), ("after the epoch", 4), ("validating", 4)]
+)
+def test_asked_to_stop_it_stops_after_the_step_and_goes_on(
+    whole, prepared, tmp_path, monkeypatch, capsys, number, moment, step
+):
+    read, before, after_epoch = Photos.__getitems__, handlers(), None
+
+    def interrupted(self, keys):
+        if (self.flip, keys[0][0]) == ((True, 1) if moment == "reading" else (False, 0)) and not asked:
+            asked.append(ask(number))
+        return read(self, keys)
+
+    asked = []
+    with monkeypatch.context() as patch:
+        if moment.startswith("step"):
+            at_step(patch, step, lambda: ask(number), after=True)
+        elif moment == "after the epoch":
+            after_epoch = lambda history, floors: ask(number)  # noqa: E731
+        else:
+            patch.setattr(Photos, "__getitems__", interrupted)
+            patch.setattr(training, "mean_ab", lambda *args, **kwargs: torch.tensor(whole.facts["train_mean"]))
+        run = fit(recipe(), prepared, tmp_path / "run", after_epoch=after_epoch)
+    out = capsys.readouterr().out
+    assert handlers() == before
+    assert out.endswith(f"run: stopped as asked, at step {step}. Start it again and it goes on.\n")
+    assert checkpoints.newest(run.dir, "last")[0]["step"] == step
+    assert same(result(fit(recipe(), prepared, run.dir).dir), result(whole.dir))
+
+
+def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole, prepared, tmp_path, monkeypatch):
+    before = handlers()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        at_step(patch, 5, lambda: [ask(signal.SIGINT), ask(signal.SIGINT), pytest.fail("went on")])
+        fit(recipe(), prepared, tmp_path / "run", minutes=0)
+    assert handlers() == before
+    assert checkpoints.newest(tmp_path / "run", "last")[0]["step"] == 4
+    assert same(result(fit(recipe(), prepared, tmp_path / "run").dir), result(whole.dir))
+
+
+def test_ctrl_c_with_worker_processes_stops_too(whole, prepared, tmp_path, monkeypatch):
+    with_workers(monkeypatch, 2)
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, lambda: ask(signal.SIGINT))
+        fit(recipe(), prepared, tmp_path / "run")
+    assert checkpoints.newest(tmp_path / "run", "last")[0]["step"] == 4
+    assert same(result(fit(recipe(), prepared, tmp_path / "run").dir), result(whole.dir))
+
+
+def test_when_its_hours_are_over_it_stops_and_goes_on(whole, prepared, tmp_path, capsys):
+    for step in range(1, 4):  # of an epoch's last step too, the next call finds what it needs to end the epoch
+        fit(recipe(), prepared, tmp_path / "run", hours=1e-9)
+        sentence = f"run: stopped after 1e-09 hours, at step {step}. Start it again and it goes on.\n"
+        assert capsys.readouterr().out.endswith(sentence)
+    assert same(result(fit(recipe(), prepared, tmp_path / "run", hours=1).dir), result(whole.dir))
+
+
+def test_it_trains_in_a_thread_where_no_signals_arrive(whole, prepared, tmp_path):
+    thread = threading.Thread(target=fit, args=(recipe(), prepared, tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert same(result(tmp_path / "run"), result(whole.dir))
+
+
+# --- the mirror
+
+
+LOSSES = {
+    "machine gone": shutil.rmtree,
+    "last damaged": lambda run_dir: max(run_dir.glob("last-*.pt")).write_bytes(b"half a file"),
+    "best damaged": lambda run_dir: max(run_dir.glob("best-*.pt")).write_bytes(b""),
+    "manifest gone": lambda run_dir: max(run_dir.glob("last-*.json")).unlink(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("step", [5, 8, None], ids=["in the 2nd epoch", "in the 3rd", "finished"])
+def test_what_is_lost_here_comes_back_from_the_mirror(whole, prepared, tmp_path, monkeypatch, loss, step):
+    run_dir, mirror = tmp_path / "run", tmp_path / "drive" / "run"
+    with monkeypatch.context() as patch:
+        if step:
+            at_step(patch, step, lambda: ask(signal.SIGTERM))
+        fit(recipe(), prepared, run_dir, mirror, minutes=0)
+    LOSSES[loss](run_dir)
+    run = fit(recipe(), prepared, run_dir, mirror)
+    assert same(result(run_dir), result(whole.dir))
+    assert same(result(mirror), result(whole.dir))
+    assert len(run.history) == 3  # of a run that was finished before, too
+    assert list(run.strips) == [0, 1, 2, 3] and run.truth.is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_copy_in_the_mirror_is_of_the_same_step(whole, prepared, tmp_path, monkeypatch):
+    for step in range(2, 10):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            at_step(patch, step, kill)
+            fit(recipe(), prepared, tmp_path / "run", tmp_path / "drive", minutes=0)
+        shutil.rmtree(tmp_path / "run")
+        assert checkpoints.newest(tmp_path / "drive", "last")[0]["step"] == step - 1
+    run = fit(recipe(), prepared, tmp_path / "run", tmp_path / "drive")
+    assert same(result(run.dir), result(whole.dir)) and list(run.strips) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("delay", [0.001, 60])
+def test_a_mirror_that_breaks_costs_one_warning_and_catches_up_later(whole, prepared, tmp_path, monkeypatch, delay):
+    run_dir, mirror, copyfile = tmp_path / "run", tmp_path / "drive", shutil.copyfile
+    broken = []
+
+    def fail(source, target):
+        if broken:
+            raise OSError("No space left on device")
+        return copyfile(source, target)
+
+    monkeypatch.setattr(checkpoints.Mirror, "first_delay", delay)
+    with monkeypatch.context() as patch, pytest.warns(UserWarning) as caught:
+        patch.setattr(shutil, "copyfile", fail)
+        at_step(patch, 5, lambda: broken.append(True))
+        fit(recipe(), prepared, run_dir, mirror, minutes=0)
+    for warning in caught:
+        assert re.match(f"CHECKPOINTS DO NOT REACH {mirror} .*No space left on device", str(warning.message))
+    assert len(caught) <= 2  # as it happens, and at the end
+    assert same(result(run_dir), result(whole.dir))
+    fit(recipe(), prepared, run_dir, mirror)
+    assert same(result(mirror), result(whole.dir))
+
+
+def test_a_mirror_that_cannot_be_read_is_not_overwritten(prepared, tmp_path, monkeypatch):
+    mirror = tmp_path / "drive"
+    fit(recipe(n_epochs=2), prepared, tmp_path / "run", mirror)
+    before = snapshot(mirror)
+
+    def fail(source, target):
+        raise OSError("Drive is away")
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(OSError, match=r"cannot be read \(Drive is away\), so that nobody knows"):
+        fit(recipe(), prepared, tmp_path / "next machine", mirror)
+    assert snapshot(mirror) == before
+
+
 # --- it says what is wrong
 
 
@@ -350,45 +605,15 @@ class WithoutValidation(Prepared):
         return super().files(split) if split == "train" else []
 
 
-@pytest.fixture(scope="module")
-def other_photos(photo_folder, tmp_path_factory):
-    return data.prepare(photo_folder / "train", tmp_path_factory.mktemp("other"), keep_grey=True)
-
-
-@pytest.mark.parametrize("where", ["run", "mirror"])
-@pytest.mark.parametrize("changes", [{"lr": 0.5}, {"seed": 7, "flip": False}, "photos"], ids=str)
-def test_another_run_is_refused_and_left_untouched(whole, prepared, other_photos, where, changes, tmp_path):
-    shutil.copytree(whole.dir, tmp_path / where)
-    before = snapshot(tmp_path)
-    now, photos = (recipe(n_epochs=9), other_photos) if changes == "photos" else (recipe(**changes), prepared)
-    with pytest.raises(ValueError, match="holds another run") as caught:
-        fit(now, photos, tmp_path / "run", tmp_path / "mirror")
-    assert str(tmp_path / where) in str(caught.value)
-    for key in () if changes == "photos" else changes:
-        assert f"{key} was {asdict(recipe())[key]!r} and is {changes[key]!r}" in str(caught.value)
-    assert ("other photos" in str(caught.value)) == (changes == "photos")
-    assert snapshot(tmp_path) == before
-
-
-@pytest.mark.parametrize("where", ["run", "mirror"])
-def test_a_run_here_and_another_one_in_the_mirror_are_both_left_untouched(whole, prepared, tmp_path, where):
-    # The refused one is once the shorter and once the longer of the two.
-    fit(recipe(seed=1, n_epochs=1), prepared, tmp_path / where)
-    shutil.copytree(whole.dir, tmp_path / {"run": "mirror", "mirror": "run"}[where])
-    before = snapshot(tmp_path)
-    with pytest.raises(ValueError, match=f"{where} holds another run"):
-        fit(recipe(n_epochs=5), prepared, tmp_path / "run", tmp_path / "mirror")
-    assert snapshot(tmp_path) == before
-
-
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
         ({"batch_size": 10}, Prepared, r"^the batch size 10 is larger than the 9 training photos .* batch_size=9 or"),
         ({}, WithoutValidation, r"has no validation photos: .* \(val=0\.1\)\.$"),
         ({"model": "resnet99"}, Prepared, r"^there is no model 'resnet99'"),
+        ({"frozen": ("encoder",)}, Prepared, r"^the model has no part 'encoder' that could be frozen; it has 0,"),
     ],
-    ids=["batch size", "no validation", "model"],
+    ids=["batch size", "no validation", "model", "frozen"],
 )
 def test_what_cannot_be_trained_is_told_in_one_sentence(prepared, tmp_path, changes, kind, message):
     with pytest.raises(ValueError, match=message) as caught:
@@ -397,93 +622,184 @@ def test_what_cannot_be_trained_is_told_in_one_sentence(prepared, tmp_path, chan
     assert not snapshot(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["run", "mirror"])
+def test_another_run_is_refused_and_left_untouched(whole, photo_folder, prepared, tmp_path, where):
+    shutil.copytree(whole.dir, tmp_path / where)
+    others = data.prepare(photo_folder / "train", tmp_path / "others", keep_grey=True)
+    before = snapshot(tmp_path)
+    for changes, photos, told in (({"lr": 0.5}, prepared, "lr was 0.01 and is 0.5"), ({}, others, "other photos")):
+        with pytest.raises(ValueError, match=rf"{where} holds another run \({told}\)"):
+            fit(recipe(**changes), photos, tmp_path / "run", tmp_path / "mirror")
+        assert snapshot(tmp_path) == before
+
+
 def test_a_run_folder_that_cannot_be_written_is_told_in_one_sentence(prepared, blocked):
     with pytest.raises(PermissionError, match=r"cannot be written to .* set COLORLIB_RUNS to one\.$") as caught:
         fit(recipe(), prepared, blocked)
     assert str(caught.value).startswith(f"{blocked}: ")
 
 
-@pytest.mark.parametrize("batch_size", [3, 9], ids=["training loss", "only validation tells"])
-def test_a_loss_that_is_no_number_ends_the_run(prepared, tmp_path, batch_size):
-    with pytest.raises(FloatingPointError, match=r"not a number in epoch 1; .* smaller rate than 1e\+37"):
-        fit(recipe(lr=1e37, batch_size=batch_size), prepared, tmp_path / "run")
-    assert checkpoints.manifest(tmp_path / "run", "last") is None
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+    ids=["GPU", "CPU", "Python"],
+)
+def test_too_little_memory_is_told_with_the_batch_size_to_try(prepared, tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    sentence = r"^a batch of 9 photos of 16 x 16 does not fit into the memory of cpu: try batch_size=4\.$"
+    with pytest.raises(MemoryError, match=sentence) as caught:
+        fit(recipe(batch_size=9), prepared, tmp_path / "run")
+    assert caught.value.__cause__ is error
 
 
-def test_the_checkpoint_before_the_loss_broke_is_kept(prepared, tmp_path, monkeypatch):
-    scripted(monkeypatch, [0.3, float("nan")])
-    with pytest.raises(FloatingPointError, match="in epoch 2"):
+def test_other_errors_pass_unchanged(prepared, tmp_path, monkeypatch):
+    error, before = RuntimeError("CUDA error: device-side assert triggered"), handlers()
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    with pytest.raises(RuntimeError) as caught:
+        fit(recipe(), prepared, tmp_path / "run")
+    assert caught.value is error and handlers() == before
+
+
+# --- a loss that is not a number
+
+
+class Breaking(nn.Module):
+    """Gives NaN from a step of the training on; or, with `gradient`, gets weights of NaN from a good loss."""
+
+    def __init__(self, step, gradient):
+        super().__init__()
+        self.tiny, self.step, self.gradient = models.build("tiny"), step, gradient
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, L):
+        self.count += self.training
+        pred_ab = self.tiny(L)
+        if self.count < self.step:
+            return pred_ab
+        if self.gradient and self.training:
+            pred_ab.register_hook(lambda grad: grad * torch.nan)
+            return pred_ab
+        return pred_ab * torch.nan
+
+
+def numbers(value):
+    """Whether all that a checkpoint holds are numbers."""
+    if isinstance(value, torch.Tensor):
+        return bool(value.isfinite().all())
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return all(map(numbers, values)) if values else not isinstance(value, float) or math.isfinite(value)
+
+
+@pytest.mark.parametrize(("minutes", "ema"), [(0, 0.8), (10, None)])
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
+def test_no_checkpoint_holds_what_is_no_number(prepared, tmp_path, monkeypatch, step, minutes, gradient, ema):
+    monkeypatch.setitem(models.MODELS, "breaking", lambda: Breaking(step, gradient))
+    settings = recipe(model="breaking", ema=ema, cycle_epochs=None)
+    with pytest.raises(FloatingPointError) as caught:
+        fit(settings, prepared, tmp_path / "run", minutes=minutes)
+    good = checkpoints.newest(tmp_path / "run", "last")[0]
+    told, epoch = str(caught.value), (step + 2) // 3
+    if good:
+        assert good["step"] == (step - 1 if minutes == 0 else 3)
+        assert f"the last good checkpoint is {tmp_path / 'run' / good['file']}." in told
+    else:
+        assert step <= (1 if minutes == 0 else 3) and "nothing was saved before." in told
+    if not gradient:
+        rate = 4e-4 + (1e-2 - 4e-4) * (step - 1) / 4.5 if step < 6 else None
+        assert told.startswith(f"the loss is not a number at step {step} (epoch {epoch}), at a learning rate of ")
+        assert rate is None or f"rate of {rate:.3g};" in told
+    assert "A new run with a smaller rate than 0.01 usually helps." in told
+    for path in (tmp_path / "run").glob("*.pt"):
+        assert numbers(torch.load(path, weights_only=True))
+
+
+def test_a_validation_that_is_no_number_ends_the_run_and_the_run_before_is_kept(prepared, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.3, math.nan])
+    with pytest.raises(FloatingPointError, match=r"at step 6 \(epoch 2\)"):
         fit(recipe(), prepared, tmp_path / "run")
     assert len(Run(tmp_path / "run").history) == 1
 
 
-# --- starting weights
+# --- as a program, and for the notebooks
+
+
+def program(*arguments):
+    """Runs the command line here; its exit code."""
+    try:
+        training.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+SMALL = "model='tiny'", "encoder_weights=none", "size=16", "batch_size=3", "n_epochs=2", "frozen=('layers.3',)"
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLORLIB_PRESET", "sample")
+
+
+@pytest.mark.parametrize("kind", ["prepared", "folder"])
+def test_the_program_trains_and_goes_on(prepared, tmp_path, own_data, capsys, kind):
+    folder = prepared.folder if kind == "prepared" else prepared.folder / "photos"
+    run_dir = tmp_path / "runs" / "mine"
+    assert program("resnet34", folder, run_dir, "--hours", "1e-9", "--set", *SMALL) == 0
+    assert "mine: stopped after 1e-09 hours, at step 1." in capsys.readouterr().out
+    more = ["--mirror", tmp_path / "drive", "--compile", "--set", *SMALL[:3], "--set", *SMALL[3:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda model: model)
+        assert program("resnet34", folder, run_dir, *more) == 0
+    out = capsys.readouterr().out
+    assert "going on after step 1" in out and out.endswith("encoder's starting weights: none, by choice\n")
+    run = Run(run_dir)
+    assert len(run.history) == len(Run(tmp_path / "drive").history) == 2
+    assert run.recipe == recipes.get(
+        "resnet34", model="tiny", encoder_weights="none", size=16, batch_size=3, n_epochs=2, frozen=("layers.3",)
+    )
 
 
 @pytest.mark.parametrize(
-    ("asked", "found", "label", "first"),
+    ("change", "message"),
     [
-        ("none", True, "none, by choice", None),
-        ("imagenet", True, "ImageNet", None),
-        ("imagenet", False, "none, ImageNet's could not be fetched", None),
-        ("my.pth", True, "from my.pth", "my.pth"),
+        ({"recipe": "resnet99"}, "invalid choice: 'resnet99'"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"set": "epochs=3"}, "a recipe has no epochs; it has name, "),
+        ({"set": "n_epochs"}, "--set takes FIELD=VALUE, not 'n_epochs'."),
+        ({"set": "batch_size=100"}, "the batch size 100 is larger than the 15 training photos"),
+        ({"set": "schedule=wild"}, "there is no schedule 'wild'"),
+        ({"set": "precision=half"}, "there is no precision 'half'"),
+        ({"run": "file/run"}, "cannot be written to"),
     ],
+    ids=str,
 )
-def test_starting_weights_are_loaded_and_told(prepared, tmp_path, monkeypatch, asked, found, label, first):
-    calls, loaded = [], []
-
-    def imagenet_state(*args, **kwargs):
-        calls.append((args, kwargs))
-        return {} if found else None
-
-    monkeypatch.setattr(models, "imagenet_state", imagenet_state)
-    monkeypatch.setattr(models.MODELS["tiny"], "load_imagenet", lambda self, state: loaded.append(state), raising=False)
-    run = fit(recipe(encoder_weights=asked, n_epochs=1), prepared, tmp_path / "run", tmp_path / "drive" / "run")
-    assert run.facts["encoder_weights"] == label
-    assert calls == ([] if asked == "none" else [(("tiny", first), {"cache": tmp_path / "drive" / "weights"})])
-    assert len(loaded) == (found and asked != "none")
+def test_what_is_wrong_is_told_in_a_sentence_and_by_the_exit_code(
+    prepared, tmp_path, own_data, capsys, monkeypatch, change, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    given = {"recipe": "resnet34", "data": prepared.folder, "run": "run", "set": "seed=1", **change}
+    code = program(given["recipe"], given["data"], given["run"], "--set", *SMALL, given["set"])
+    told = f"{code}{capsys.readouterr().err}"
+    assert code and message in told
+    assert isinstance(code, int) or "\n" not in code
+    assert not list(tmp_path.glob("run/*.pt"))
 
 
-@pytest.mark.parametrize("content", ["garbage", "other weights"])
-def test_a_file_without_the_right_weights_is_named(prepared, tmp_path, content):
-    file = tmp_path / "mine.pth"
-    if content == "garbage":
-        file.write_bytes(b"no weights")
-    else:
-        torch.save({"conv1.weight": torch.zeros(1, 1)}, file)
-    with pytest.raises(ValueError, match=r"mine\.pth: does not hold the weights of torchvision's resnet34"):
-        fit(recipe(model="resnet34", encoder_weights=str(file)), prepared, tmp_path / "run")
-
-
-# --- the newest run
-
-
-def trained(folder, age):
-    """A run folder whose best checkpoint is so many seconds old."""
-    folder.mkdir(parents=True)
-    checkpoints.save(folder, "best", {"model": {}}, {"epoch": 1})
-    now = folder.stat().st_mtime
-    os.utime(folder / "best.json", (now - age, now - age))
-
-
-def test_newest_run_is_the_newest_whole_one(tmp_path):
-    for name, age in {"a": 300, "b": 100, "c": 200}.items():
-        trained(tmp_path / "runs" / name, age)
-        trained(tmp_path / "mirror" / name.upper(), age)
-    newest = [newest_run(tmp_path / "runs", tmp_path / "mirror").dir.name]
-    for name in ("b", "c", "a"):
-        next((tmp_path / "runs" / name).glob("best-*.pt")).write_bytes(b"")
-        newest.append(newest_run(tmp_path / "runs", tmp_path / "mirror").dir.name)
-    assert newest == ["b", "c", "a", "B"]
-
-
-@pytest.mark.parametrize("mirror", [None, "nowhere", "empty"])
-def test_newest_run_is_none_where_there_is_none(tmp_path, mirror):
-    (tmp_path / "empty" / "run").mkdir(parents=True)
-    assert newest_run(tmp_path / "nowhere", mirror and tmp_path / mirror) is None
-
-
-def test_a_run_whose_photos_are_gone_is_shown_on_the_sample(photo_folder, tmp_path, tiny, monkeypatch, capsys):
+def test_a_run_whose_photos_are_gone_is_shown_on_the_sample(photo_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
     mine = shutil.copytree(photo_folder, tmp_path / "mine")
