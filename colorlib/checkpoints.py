@@ -5,6 +5,7 @@ name in JSON with the file's size and SHA-256. No file is ever written twice, so
 spoils nothing that was there before; and a file without a manifest that fits it does not count.
 """
 
+import errno
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,23 +32,37 @@ def save(folder, name, state, facts):
         name: "last" or "best".
         state: tensors and plain values, nested.
         facts: what the manifest says besides: JSON values; "step" is required.
+
+    Raises:
+        OSError: if the disk is full or does not take it; says what to do.
     """
     folder = Path(folder)
     partial = folder / f"{name}.partial"
-    with open(partial, "wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    digest = runtime.sha256(partial)
-    file = folder / f"{name}-{facts['step']:08d}-{digest[:8]}.pt"
-    facts = {**facts, "file": file.name, "bytes": partial.stat().st_size, "sha256": digest}
-    os.replace(partial, file)
-    with open(partial, "w") as stream:
-        json.dump(facts, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file.with_suffix(".json"))
+    try:
+        with _synced(partial, "wb") as stream:
+            torch.save(state, stream)
+        digest = runtime.sha256(partial)
+        file = folder / f"{name}-{facts['step']:08d}-{digest[:8]}.pt"
+        facts = {**facts, "file": file.name, "bytes": partial.stat().st_size, "sha256": digest}
+        os.replace(partial, file)
+        with _synced(partial, "w") as stream:
+            json.dump(facts, stream, indent=1)
+        os.replace(partial, file.with_suffix(".json"))
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+        _remove(partial)
+        raise OSError(
+            f"{folder}: a checkpoint could not be written ({error}). What was saved before still counts: "
+            "make room there and start again."
+        ) from error
     _prune(folder, name, file.name, KEEP[name])
+
+
+@contextmanager
+def _synced(path, mode):
+    with open(path, mode) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def newest(folder, name):
@@ -63,14 +79,14 @@ def newest(folder, name):
         try:
             facts = json.loads(path.read_bytes())
             fault = _fault(path.parent, facts)
+            if not fault:
+                return facts, faults
         except (ValueError, KeyError, TypeError):
             fault = "its manifest cannot be read"
         except FileNotFoundError:  # removed meanwhile, or a listing that is out of date
             fault = "the file is missing"
         except OSError as error:
-            fault, unreadable = error.strerror, error
-        if not fault:
-            return facts, faults
+            fault, unreadable = error.strerror or repr(error), error
         faults.append(f"{path.with_suffix('.pt')}: {fault}")
     if unreadable:
         raise unreadable
@@ -117,25 +133,31 @@ def copy(source, target, name):
         OSError: if it did not arrive whole; what was there before is still there.
     """
     facts, _ = newest(source, name)
-    there, _ = newest(target, name)
-    if facts is None or facts == there:
+    if facts is None:
         return
     file = Path(target, facts["file"])
-    manifest, content = file.with_suffix(".json"), json.dumps(facts, indent=1)
-    try:
-        shutil.copyfile(Path(source, facts["file"]), file)
-        fault = _fault(target, facts)
-        if not fault:
-            manifest.write_text(content)  # under its final name: on Drive a renaming may be undone
-            fault = "" if manifest.read_text() == content else "its manifest is not what was written"
-        if fault:
-            raise OSError(f"{file.name}: {fault}")
+    manifest, content = file.with_suffix(".json"), json.dumps(facts, indent=1).encode()
+    try:  # not from a listing, which may be out of date, nor by way of others, which nobody may be able to read
+        there = manifest.read_bytes() == content and not _fault(target, facts)
     except OSError:
-        for path in (manifest, file):
-            _remove(path)
-        if there:
-            _prune(target, name, there["file"], keep=1)  # it may have been for want of space
-        raise
+        there = False
+    if not there:
+        try:
+            shutil.copyfile(Path(source, facts["file"]), file)
+            fault = _fault(target, facts)
+            if not fault:
+                manifest.write_bytes(content)  # under its final name: on Drive a renaming may be undone
+                fault = "" if manifest.read_bytes() == content else "its manifest is not what was written"
+            if fault:
+                raise OSError(f"{file.name}: {fault}")
+        except OSError as error:
+            for path in (manifest, file):
+                _remove(path)
+            for each in KEEP if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ():  # make room
+                whole, _ = newest(target, each)
+                if whole:
+                    _prune(target, each, whole["file"], keep=1)
+            raise
     _prune(target, name, facts["file"], KEEP[name])
 
 
@@ -143,17 +165,22 @@ def copy_strips(source, target):
     """Copy the pictures of the training's progress that are not there yet."""
     for path in sorted(Path(source).glob("strips/*.png")):
         there = Path(target, "strips", path.name)
-        if not there.exists():
+        if not there.exists() or there.stat().st_size < path.stat().st_size:  # an earlier copy may be cut off
             there.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, there)
 
 
 def _prune(folder, name, file, keep):
-    """Of the checkpoints older than `file`, which is whole, remove all but the newest `keep - 1`."""
+    """Of the checkpoints older than `file`, which is whole, remove all but the newest `keep - 1`.
+
+    Another one of the same step is removed too: which of the two is newer, their names do not tell.
+    """
     whole = Path(file).stem
-    older = [path.stem for path in _manifests(folder, name) if path.stem < whole]
-    for path in Path(folder).glob(f"{name}-*"):
-        if path.stem < whole and path.stem not in older[: keep - 1]:
+    step = whole.rpartition("-")[0]
+    found = [Path(folder, entry) for entry in os.listdir(folder) if entry.startswith(f"{name}-")]
+    older = sorted((path.stem for path in found if path.suffix == ".json" and path.stem < step), reverse=True)
+    for path in found:
+        if path.stem[: len(step)] <= step and path.stem not in [whole, *older[: keep - 1]]:
             _remove(path)
 
 
@@ -204,7 +231,7 @@ class Mirror:
     def __init__(self, source, target):
         self.source, self.target = Path(source), target and Path(target)
         self._wanted = self._arrived = 0  # how often something new was to be copied, and how much of that is there
-        self._since, self._trouble, self._told, self._gave_up, self._device = 0.0, "", False, False, None
+        self._since, self._trouble, self._told, self._gave_up, self._disk = 0.0, "", False, False, None
         self._due, self._closing = threading.Event(), threading.Event()
         if self.target:
             threading.Thread(target=self._work, daemon=True).start()  # a thread that hangs must not keep us alive
@@ -223,9 +250,11 @@ class Mirror:
         if not trouble and self._arrived < self._wanted and time.monotonic() - self._since > self.patience:
             trouble = f"no answer for {self.patience:.0f} seconds"
         if trouble and not self._told:
+            now = time.strftime("%H:%M:%S")  # a warning that says nothing new is not shown a second time
             warnings.warn(
-                f"CHECKPOINTS DO NOT REACH {self.target} ({trouble}). Training goes on and saves in {self.source}; "
-                "the copy is tried again. If this is Drive, look whether it is full or has to be mounted again.",
+                f"CHECKPOINTS DO NOT REACH {self.target} at {now} ({trouble}). Training goes on and saves in "
+                f"{self.source}; the copy is tried again. If this is Drive, look whether it is full or has to be "
+                "mounted again.",
                 stacklevel=2,
             )
             self._told = True
@@ -246,6 +275,7 @@ class Mirror:
 
     def _work(self):
         delay = self.first_delay
+        self._find_disk()  # now, before it can have gone
         while not self._gave_up:
             self._due.wait()
             self._due.clear()
@@ -253,24 +283,33 @@ class Mirror:
             try:
                 if self._arrived < wanted:
                     self._copy()
-            except OSError as error:
-                self._trouble = str(error)
+            except Exception as error:  # whatever it is, a thread that died would not try again
+                self._trouble = str(error) or repr(error)
                 self._gave_up = last_try
                 self._closing.wait(delay)
                 delay = min(2 * delay, self.last_delay)
                 self._due.set()
             else:
-                self._arrived, self._trouble, delay = wanted, "", self.first_delay
+                self._since, delay = time.monotonic(), self.first_delay  # slow is not dead
+                self._trouble, self._arrived = "", wanted  # in this order: `tell` may look in between
                 if last_try:
                     return
 
     def _copy(self):
-        home = next(path for path in (self.target, *self.target.parents) if path.exists())
-        if self._device is None:
-            self._device = home.stat().st_dev
-        if home.stat().st_dev != self._device:  # a folder made where Drive was mounted would keep it from coming back
-            raise OSError("the disk is gone")
+        self._find_disk()
         self.target.mkdir(parents=True, exist_ok=True)
         for name in ("best", "last"):  # in this order: a last without the best before it would be half a run
             copy(self.source, self.target, name)
         copy_strips(self.source, self.target)
+
+    def _find_disk(self):
+        """Note where the target's disk is mounted. Raise an OSError if it was and is no more.
+
+        A folder made in its place would keep it from coming back. (A disk's number would not do to know it by:
+        mounted again, it can have another.)
+        """
+        place = Path(os.path.realpath(self.target))
+        disk = next(path for path in (place, *place.parents) if os.path.ismount(path))
+        if self._disk and disk in self._disk.parents:
+            raise OSError("the disk is gone")
+        self._disk = disk

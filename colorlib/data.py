@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from colorlib import color, datasets, photos, runtime
+from colorlib import color, photos, runtime
 
 SHORT_SIDE = 256  # prepared photos are at most this large, and never enlarged
 MIN_SIDE = 64  # smaller ones are left out
@@ -101,18 +102,17 @@ class Prepared:
 
 
 def ready(dataset, **settings):
-    """A data set by name, or a folder of photos by path: fetched and prepared, unless it is already.
+    """A data set by name, or a folder of photos by path, as a `Prepared` set below `runtime.data_dir()`.
 
     Args:
         dataset: what `datasets.fetch` knows: "sample", the name of a set, or a path.
         settings: `seed`, `val`, `test`, `keep_grey` and `limit`, as for `prepare`.
 
-    Returns:
-        The `Prepared` set, below `runtime.data_dir()`.
-
     Raises:
         ValueError: if there are too few photos for the three splits.
     """
+    from colorlib import datasets  # with torchvision, whose import spawned workers need not wait for
+
     root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
     prepared = prepare(datasets.fetch(dataset, root), root / "prepared", **settings)
     if len(prepared.kept) < 3 and settings.get("test") != 1:
@@ -122,6 +122,8 @@ def ready(dataset, **settings):
 
 def ready_again(settings):
     """The set that was prepared with these `Prepared.settings`, on this machine or an earlier one."""
+    from colorlib import datasets  # here for the same reason
+
     settings = dict(settings)
     name, source = settings.pop("name"), settings.pop("source")
     # By name only where the folder is not here: one of the user's own may be called like a data set.
@@ -129,7 +131,7 @@ def ready_again(settings):
 
 
 def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=False, limit=None):
-    """Check every photo below a folder, resize and split the good ones, and write them with a manifest.
+    """Check every photo below a folder, resize and split the good ones, write them with a manifest: a `Prepared` set.
 
     Photos below folders named train, val or test stay in that split; the rest is split at random, by the
     pixels' hash, so that neither the listing's order nor the files' names matter. Done before with the
@@ -144,9 +146,6 @@ def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=Fal
             every photo is a test photo, whatever its folder is called.
         keep_grey: keep grey, near-grey and toned photos, as document 000 did.
         limit: use at most so many photos, drawn at random with `seed`.
-
-    Returns:
-        The `Prepared` set.
 
     Raises:
         FileNotFoundError: if the folder is missing or holds no image file.
@@ -253,8 +252,8 @@ class Photos(Dataset):
     def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None):
         if resize not in ("squash", "crop"):
             raise ValueError(f"resize must be 'squash' or 'crop', not {resize!r}")
-        self.files, self.size, self.resize, self.flip, self.seed = list(files), size, resize, flip, seed
-        self.pack = pack
+        self.files = [str(file) for file in files]  # a million `Path`s would take a spawned worker seconds to receive
+        self.size, self.resize, self.flip, self.seed, self.pack = size, resize, flip, seed, pack
 
     def __len__(self):
         return len(self.files)
@@ -294,12 +293,11 @@ def pack(files, size, resize, folder):
     """
     key = hashlib.sha256("\n".join(map(str, files)).encode(errors="backslashreplace")).hexdigest()[:12]
     path = Path(folder) / f"{resize}-{size}-{key}.npy"
-    if path.is_file():
-        return path
     partial = path.with_suffix(f".{os.getpid()}")
-    photo_set = Photos(files, size, resize)
     try:
-        path.parent.mkdir(exist_ok=True)
+        if path.is_file():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
         if len(files) * 3 * size * size > shutil.disk_usage(path.parent).free / 2:
             return None
         with (
@@ -309,6 +307,7 @@ def pack(files, size, resize, folder):
         ):
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
             np.lib.format.write_array_header_1_0(stream, header)
+            photo_set = Photos(files, size, resize)
             for start in range(0, len(files), 256):
                 for rgb in pool.map(photo_set._read, range(start, min(start + 256, len(files)))):
                     stream.write(rgb.tobytes())
@@ -319,7 +318,8 @@ def pack(files, size, resize, folder):
     except OSError:
         return None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or nothing can be written there
+            partial.unlink()
     return path
 
 
@@ -377,25 +377,22 @@ def loader(photo_set, batch_list, workers=0):
         photo_set,
         batch_sampler=batch_list,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=torch.as_tensor,  # a batch it is already
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_ignore_signals,
         generator=torch.Generator().manual_seed(0),  # it only seeds workers; leaves the global stream alone
     )
 
 
-def _as_it_is(batch):
-    return batch
-
-
-def _ignore_interrupt(_):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; when to stop is the first one's matter
+def _ignore_signals(_):
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; when to stop is the first one's matter
+        signal.signal(number, signal.SIG_IGN)
 
 
 def mean_ab(files, size=32, workers=0, most=10_000):
     """Mean colour over the pixels of photos, of at most `most` evenly chosen ones: float32 `(2,)`, in `ab` units."""
-    chosen = np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)]
     total = torch.zeros(2, dtype=torch.float64)
-    for rgb in loader(Photos(files, size), Batches(chosen, 256), workers):
+    for rgb in loader(Photos(chosen, size), Batches(range(len(chosen)), 256), workers):
         total += color.rgb_to_lab(rgb)[1].double().mean(dim=(2, 3)).sum(0)
     return (total / len(chosen)).float()

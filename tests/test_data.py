@@ -1,11 +1,15 @@
-"""colorlib.data: which photos are kept, what is written of them, how they are split, and the order of batches."""
+"""colorlib.data: which photos are kept, what is written of them, how they are split, packs, the order of batches."""
 
+import errno
 import io
 import itertools
 import os
+import pickle
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -551,7 +555,7 @@ def test_flips_depend_on_seed_epoch_and_index_alone(folder):
 
 @pytest.mark.parametrize("seed", [None, 0, 7])
 def test_every_index_comes_once_per_epoch(seed):
-    batch_list = data.batches(range(103), 10, epoch=4, seed=seed)
+    batch_list = list(data.Batches(range(103), 10, epoch=4, seed=seed))
     assert [len(batch) for batch in batch_list] == [10] * 10 + [3]
     assert {epoch for batch in batch_list for epoch, _ in batch} == {4}
     order = [index for batch in batch_list for _, index in batch]
@@ -561,18 +565,39 @@ def test_every_index_comes_once_per_epoch(seed):
 
 def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
-        return [index for batch in data.batches(range(50), 8, epoch=epoch, seed=seed) for _, index in batch]
+        return [index for batch in data.Batches(range(50), 8, epoch=epoch, seed=seed) for _, index in batch]
 
     orders = [order(0, 0), order(0, 1), order(1, 0), order(1, 1)]
     assert orders[0] == order(0, 0)
     assert len({tuple(o) for o in orders}) == 4
 
 
+@pytest.mark.parametrize("start", [0, 1, 9, 10, 11, 12])
+def test_start_leaves_out_batches_at_the_beginning_and_changes_nothing_else(start):
+    whole = list(data.Batches(range(103), 10, epoch=2, seed=3))
+    rest = data.Batches(range(103), 10, epoch=2, seed=3, start=start)
+    assert list(rest) == list(rest) == whole[start:]  # can be gone through again
+    assert rest.sizes() == [len(batch) for batch in whole[start:]]
+    assert len(rest) == len(whole[start:])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 20])
+def test_ranks_share_out_each_batch_in_its_order(world):
+    settings = {"epoch": 1, "seed": 0, "start": 2}
+    whole = list(data.Batches(range(43), 10, **settings))
+    ranks = [data.Batches(range(43), 10, **settings, rank=rank, world=world) for rank in range(world)]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        put_together = itertools.zip_longest(*parts[: len(batch)])
+        assert [key for keys in put_together for key in keys if key] == batch
+        assert all(part == batch[:1] for part in parts[len(batch) :])  # too few photos: they get something to do
+    assert all(rank.sizes() == [10, 10, 3] and len(rank) == 3 for rank in ranks)
+
+
 def test_batches_and_subsets_leave_the_global_random_streams_alone():
     np.random.seed(0)
     torch.manual_seed(0)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    data.batches(range(50), 8, seed=1)
+    list(data.Batches(range(50), 8, seed=1))
     data.draw_subset(50, 0.4, 1, 0)
     assert np.array_equal(np.random.get_state()[1], before[0]) and torch.equal(torch.get_rng_state(), before[1])
 
@@ -597,7 +622,7 @@ def test_subset_sizes(n, share, expected):
 
 def test_loader_hands_over_the_same_bytes_with_and_without_workers(folder):
     photo_set = data.Photos(photos.find_photos(folder), 32, "crop", flip=True, seed=5)
-    batch_list = data.batches(range(30), 8, epoch=2, seed=5)
+    batch_list = data.Batches(range(30), 8, epoch=2, seed=5)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     alone, helped = (list(data.loader(photo_set, batch_list, workers)) for workers in (0, 2))
@@ -606,7 +631,106 @@ def test_loader_hands_over_the_same_bytes_with_and_without_workers(folder):
     for i, (a, b) in enumerate(zip(alone, helped, strict=True)):
         assert a.dtype == b.dtype == torch.uint8
         assert torch.equal(a, b)
-        assert torch.equal(a, torch.stack([photo_set[key] for key in batch_list[i]]))
+        assert torch.equal(a, torch.stack([photo_set[key] for key in list(batch_list)[i]]))
+
+
+def test_photos_reach_another_process_with_files_of_any_name(tmp_path):
+    names = ["写真 🌄.png", "line\nbreak.png", os.fsdecode(b"caf\xe9.png")]
+    files = [save(rgb, tmp_path / name) for name, rgb in zip(names, crops(3))]
+    sent = data.Photos(files, 16)
+    received = pickle.loads(pickle.dumps(sent))  # as spawned workers get it
+    assert [Path(f) for f in received.files] == files and len(received) == 3
+    assert all(torch.equal(received[0, i], sent[0, i]) for i in range(3))
+    assert len(data.Photos([], 16)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_does_not_end_the_workers(folder, number):
+    batch_list = data.Batches(range(30), 2)
+    photo_set = data.Photos(photos.find_photos(folder), 16)
+    batches = iter(data.loader(photo_set, batch_list, workers=2))
+    read = [next(batches), next(batches)]  # one of each worker: both are at work
+    for worker in batches._workers:
+        os.kill(worker.pid, number)
+    for batch, keys in zip([*read, *batches], batch_list, strict=True):
+        assert torch.equal(batch, photo_set.__getitems__(keys))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_photo_broken_since_it_was_prepared_is_named(workers, folder, tmp_path):
+    files = data.prepare(folder, tmp_path).files("train")
+    files[5].write_bytes(files[5].read_bytes()[:500])
+    with pytest.raises(photos.PhotoError, match=rf"{files[5].name}: cannot be read as an image"):
+        list(data.loader(data.Photos(files, 16), data.Batches(range(len(files)), 8), workers))
+    with pytest.raises(photos.PhotoError, match=rf"{files[5].name}: cannot be read as an image"):
+        data.pack(files, 16, "squash", tmp_path / "packs")
+    assert not any((tmp_path / "packs").iterdir())
+
+
+# ------------------------------------------------------------------------------------------------- packs
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_packed_photos_are_the_unpacked_ones(workers, flip, resize, folder, tmp_path):
+    files = photos.find_photos(folder)
+    packed = data.Photos(files, 24, resize, flip, 3, data.pack(files, 24, resize, tmp_path))
+    unpacked = data.Photos(files, 24, resize, flip, 3)
+    batch_list = data.Batches(range(30), 7, epoch=1, seed=2)
+    for a, b in zip(*(data.loader(photo_set, batch_list, workers) for photo_set in (packed, unpacked)), strict=True):
+        assert a.dtype == torch.uint8 and torch.equal(a, b)
+    assert torch.equal(packed[4, 5], unpacked[4, 5])
+
+
+def test_pack_is_reused_for_the_same_photos_only(folder, tmp_path, monkeypatch):
+    files = photos.find_photos(folder)[:4]
+    path = data.pack(files, 16, "squash", tmp_path / "new" / "packs")
+    others = [data.pack(*key, path.parent) for key in ((files, 16, "crop"), (files, 17, "squash"))]
+    others += [data.pack(f, 16, "squash", path.parent) for f in (files[:3], files[::-1])]
+    assert len({path, *others}) == 5 and {*path.parent.iterdir()} == {path, *others}
+    monkeypatch.setattr(data.Photos, "_read", None)  # nothing is decoded again
+    assert data.pack([str(f) for f in files], 16, "squash", path.parent) == path
+
+
+def test_pack_takes_at_most_half_of_the_free_space(folder, tmp_path, monkeypatch):
+    files = photos.find_photos(folder)[:4]
+    for missing in (1, 0):
+        disk = SimpleNamespace(free=2 * 4 * 3 * 16 * 16 - missing)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, disk=disk: disk)
+        assert (data.pack(files, 16, "squash", tmp_path) is None) == bool(missing)
+        assert len(list(tmp_path.iterdir())) == 1 - missing
+
+
+def test_pack_that_cannot_be_written_is_done_without(folder, blocked, tmp_path, monkeypatch):
+    files = photos.find_photos(folder)[:4]
+    assert data.pack(files, 16, "squash", blocked) is None
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert data.pack(files, 16, "squash", tmp_path / "packs") is None
+    assert not any((tmp_path / "packs").iterdir())
+
+
+def test_interrupted_pack_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    files = photos.find_photos(folder)
+
+    def read(photo_set, index, original=data.Photos._read):
+        if index == 20:
+            raise KeyboardInterrupt
+        return original(photo_set, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.Photos, "_read", read)
+        with pytest.raises(KeyboardInterrupt):
+            data.pack(files, 16, "squash", tmp_path)
+    assert not any(tmp_path.iterdir())
+    assert np.load(data.pack(files, 16, "squash", tmp_path)).shape == (30, 3, 16, 16)
+
+
+# ----------------------------------------------------------------------------------------------- mean_ab
 
 
 @pytest.mark.parametrize("size", [32, 20])
@@ -617,6 +741,13 @@ def test_mean_ab_is_skimages(size, folder):
     ours = data.mean_ab(files, size)
     assert ours.dtype == torch.float32 and ours.shape == (2,)
     assert np.abs(ours.numpy() - expected).max() < 1e-3
+
+
+def test_mean_ab_looks_at_evenly_chosen_photos_when_there_are_many(folder):
+    files = photos.find_photos(folder)
+    assert torch.equal(data.mean_ab(files, most=4), data.mean_ab([files[i] for i in (0, 10, 19, 29)]))
+    assert torch.equal(data.mean_ab(files, most=31), data.mean_ab(files))
+    assert not torch.equal(data.mean_ab(files, most=4), data.mean_ab(files))
 
 
 def test_prepared_set_is_read_again_from_its_folder_alone(sample):
