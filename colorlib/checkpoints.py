@@ -1,7 +1,7 @@
 """Save and restore so that neither a killed machine nor a bad Drive leaves half a checkpoint that counts.
 
 A checkpoint is a file of tensors, `NAME-STEP-HASH.pt`, and beside it, written last, a manifest of the same
-name in JSON with the file's size and SHA-256. No file is ever written twice, so that what dies while writing
+name in JSON with the file's size and SHA-256. No whole file is ever written again, so that what dies while writing
 spoils nothing that was there before; and a file without a manifest that fits it does not count.
 """
 
@@ -54,7 +54,7 @@ def save(folder, name, state, facts):
             f"{folder}: a checkpoint could not be written ({error}). What was saved before still counts: "
             "make room there and start again."
         ) from error
-    _prune(folder, name, file.name, KEEP[name])
+    _prune(folder, name, file.name, KEEP[name], empty=False)
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def copy_strips(source, target):
             shutil.copyfile(path, there)
 
 
-def _prune(folder, name, file, keep):
+def _prune(folder, name, file, keep, empty=True):
     """Of the checkpoints older than `file`, which is whole, remove all but the newest `keep - 1`.
 
     Another one of the same step is removed too: which of the two is newer, their names do not tell.
@@ -181,15 +181,11 @@ def _prune(folder, name, file, keep):
     older = sorted((path.stem for path in found if path.suffix == ".json" and path.stem < step), reverse=True)
     for path in found:
         if path.stem[: len(step)] <= step and path.stem not in [whole, *older[: keep - 1]]:
-            _remove(path)
+            _remove(path, empty)
 
 
 def in_time(seconds, function, *args):
-    """What a function returns that reads from a disk which may hang.
-
-    Raises:
-        TimeoutError: if it takes longer.
-    """
+    """What a function returns that reads from a disk which may hang; a TimeoutError if it takes longer."""
     future = Future()
 
     def call():
@@ -205,10 +201,10 @@ def in_time(seconds, function, *args):
         raise TimeoutError(str(error) or f"no answer for {seconds:.0f} seconds") from None
 
 
-def _remove(path):
+def _remove(path, empty=True):
     try:
-        with open(path, "r+b") as stream:
-            stream.truncate(0)  # on Drive a deleted file goes on taking its space, in the trash
+        if empty:  # on Drive a deleted file goes on taking its space, in the trash; here it may just be being copied
+            os.truncate(path, 0)
         os.remove(path)
     except OSError:  # gone already, or for another time
         pass

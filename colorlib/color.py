@@ -4,6 +4,8 @@ Constants are those of scikit-image (`skimage.color`), which the source document
 figures and ours live in the same space. See IEC 61966-2-1 for sRGB and CIE 15 for CIELAB.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -34,7 +36,9 @@ def _encode(v):
     return torch.where(v > 0.0031308, 1.055 * v.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, 12.92 * v)
 
 
-_LINEAR = _decode(torch.arange(256, dtype=torch.float64) / 255).float()  # 8-bit sRGB -> linear light
+@lru_cache
+def _linear(device):  # 8-bit sRGB -> linear light; kept, since sending it anew would hold up a GPU at every step
+    return _decode(torch.arange(256, dtype=torch.float64) / 255).float().to(device)
 
 
 def _mix(matrix, channels):
@@ -69,7 +73,7 @@ def rgb_to_lab(rgb):
     """
     if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[1] != 3:
         raise ValueError(f"rgb must be uint8 (B, 3, H, W), not {rgb.dtype} {tuple(rgb.shape)}")
-    linear = _LINEAR.to(rgb.device)[rgb.int()]
+    linear = _linear(rgb.device)[rgb.int()]
     t = torch.cat(_mix(_TO_XYZ, linear.split(1, dim=1)), dim=1)
     # A cube root by pow loses nothing here: t is clamped away from 0, where the straight part takes over.
     f = torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)

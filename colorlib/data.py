@@ -105,7 +105,7 @@ def ready(dataset, **settings):
     """A data set by name, or a folder of photos by path, as a `Prepared` set below `runtime.data_dir()`.
 
     Args:
-        dataset: what `datasets.fetch` knows: "sample", the name of a set, or a path.
+        dataset: what `datasets.fetch` knows: "sample", the name of a set, or a path; or a `Prepared` set's folder.
         settings: `seed`, `val`, `test`, `keep_grey` and `limit`, as for `prepare`.
 
     Raises:
@@ -113,6 +113,8 @@ def ready(dataset, **settings):
     """
     from colorlib import datasets  # with torchvision, whose import spawned workers need not wait for
 
+    if Path(dataset, "settings.json").is_file():
+        return Prepared(Path(dataset))
     root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
     prepared = prepare(datasets.fetch(dataset, root), root / "prepared", **settings)
     if len(prepared.kept) < 3 and settings.get("test") != 1:
@@ -244,8 +246,7 @@ class Photos(Dataset):
         files: their paths.
         size: side of the square in pixels.
         resize: "squash" to the square, or scale the short side to it and "crop" the centre.
-        flip: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone.
-        seed: for `flip`.
+        flip, seed: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone.
         pack: what `pack` made of the same files, size and resize; without it, every photo is decoded every time.
     """
 
@@ -379,14 +380,15 @@ def loader(photo_set, batch_list, workers=0):
         num_workers=workers,
         collate_fn=torch.as_tensor,  # a batch it is already
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_keep_quiet,
         generator=torch.Generator().manual_seed(0),  # it only seeds workers; leaves the global stream alone
     )
 
 
-def _ignore_signals(_):
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; when to stop is the first one's matter
-        signal.signal(number, signal.SIG_IGN)
+def _keep_quiet(_):
+    # Both may reach every process, and when to stop is the first one's matter: it must not get an error from us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def mean_ab(files, size=32, workers=0, most=10_000):

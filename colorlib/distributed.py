@@ -71,17 +71,15 @@ def _tried(function):
 
 
 def first_of_machine(function):
-    """Call the function in one process of each machine, then in the others, which find what the first one left.
-
-    An error that it raises in one of the first is raised in all.
-    """
+    """What the function returns in the first process of the machine; or an error that it raised in any of these."""
     if world() == 1:
         return function()
-    first = int(os.environ.get("LOCAL_RANK", rank())) == 0
-    result, failure = _tried(function) if first else [None, None]
-    for error in filter(None, gather(failure)):
-        raise error
-    return result if first else function()
+    machine, first = os.environ.get("GROUP_RANK"), int(os.environ.get("LOCAL_RANK", rank())) == 0
+    firsts = {there: tried for there, tried in gather((machine, first and _tried(function))) if tried}
+    for _, error in firsts.values():
+        if error:
+            raise error
+    return firsts[machine][0]
 
 
 def gather(value):

@@ -71,16 +71,8 @@ def interval(values, level=0.95, seed=0):
     """
     if len(values) < 2:
         return np.nan, np.nan
-    result = stats.bootstrap(
-        (np.asarray(values),),
-        np.mean,
-        n_resamples=2000,
-        batch=100,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return result.confidence_interval
+    how = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(seed)}
+    return stats.bootstrap((np.asarray(values),), np.mean, confidence_level=level, **how).confidence_interval
 
 
 def table(rows, model="model"):

@@ -153,9 +153,8 @@ def range_test(frame):
     ax.plot(frame.lr, frame.mse, color="tab:blue")
     lowest = frame.loc[frame.mse.idxmin()]
     ax.plot(lowest.lr, lowest.mse, "o", color="tab:orange")
-    ax.annotate(
-        f"lowest at {lowest.lr:.2g}", (lowest.lr, lowest.mse), (0, -12), textcoords="offset points", ha="center"
-    )
+    text = f"lowest at {lowest.lr:.2g}"
+    ax.annotate(text, (lowest.lr, lowest.mse), (0, -12), textcoords="offset points", ha="center")
     ax.axvspan(lowest.lr / 10, lowest.lr / 3, color="tab:orange", alpha=0.15, label="rates to try")
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="MSE on ab_unit, smoothed")
     ax.margins(y=0.15)

@@ -83,14 +83,7 @@ PUBLISHED = pd.DataFrame(
         ("resnet34_deep", "study", "graded success", 0.1235, "document 001", "graded by its authors"),
         ("resnet34_deep", "study", "graded medium", 0.6941, "document 001", "graded by its authors"),
         ("resnet34_deep", "study", "graded failure", 0.1824, "document 001", "graded by its authors"),
-        (
-            "zhang",
-            "study",
-            "fool rate",
-            0.32,
-            "document 003",
-            "quoted from Zhang et al. 2016; in pairs",
-        ),
+        ("zhang", "study", "fool rate", 0.32, "document 003", "quoted from Zhang et al. 2016; in pairs"),
     ],
     columns=["recipe", "data", "measure", "published", "source", "protocol"],
 )

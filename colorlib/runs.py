@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from colorlib import checkpoints, distributed, models, recipes, runtime
+from colorlib import checkpoints, models, recipes, runtime
 from colorlib.colorize import colorize
 from colorlib.photos import open_photo
 
@@ -116,7 +116,7 @@ def restore(run_dir, mirror, facts):
                 ) from error
             warnings.warn(f"{mirror}: cannot be read ({error}); going on from {run_dir}.", stacklevel=2)
     faults += newest(run_dir, "best")[1]
-    for fault in faults if distributed.rank() == 0 else ():
+    for fault in faults:
         print(f"Passed over {fault}.")
     last = newest(run_dir, "last")[0]
     if not last:

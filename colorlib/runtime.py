@@ -3,8 +3,10 @@
 import hashlib
 import io
 import os
+import signal
 import socket
 import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -82,8 +84,8 @@ class Preset:
 
 
 PRESETS = {
-    # The published settings. Colab's machines have two cores, and its free ones go away after 12 hours.
-    "t4": Preset("t4", "places365", workers=2, hours=11),
+    # The published settings, and a worker for each core (Colab has two). Colab's free machines go away after 12 hours.
+    "t4": Preset("t4", "places365", workers=os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), hours=11),
     # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
     # processes: a plain script cannot start them where Python spawns instead of forking.
     "sample": Preset(
@@ -150,6 +152,30 @@ def network_timeout(seconds=30):
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def stop_requests():
+    """Within it Ctrl-C, the stop button and SIGTERM are noted in the list it gives; a second Ctrl-C stops at once."""
+    asked = []
+
+    def note(number, frame):
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+        os.write(
+            2, b"\nStopping after this step, with a checkpoint; ask once more to stop at once.\n"
+        )  # print may be busy
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield asked
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def bar(total, label, **settings):

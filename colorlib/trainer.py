@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import traceback
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +75,7 @@ class Trainer:
         """All of it, as `checkpoints.save` takes it. All processes must call it; the first one's is whole."""
         parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "average")}
         state = {name: part.state_dict() for name, part in parts.items() if part}
-        # What processes the photos of other ranks draw at random is theirs; only the first one's is kept.
+        # Of what the processes draw at random, only the first one's is kept.
         state["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["rng"]["cuda"] = torch.cuda.get_rng_state()
@@ -149,7 +151,7 @@ class Trainer:
             self.average.update_parameters(self.model)
         self.step_number += 1
         self.n += n
-        # Nothing here waits for the GPU: what the loss was is asked for at the next checkpoint.
+        # What the loss was is asked for at the next checkpoint: here it would make us wait for the GPU.
         self.loss_sum += loss_sum.detach()
         first_bad = (self._bad < 0) & ~loss_sum.detach().isfinite()
         self._bad = torch.where(first_bad, self.step_number, self._bad)
@@ -191,15 +193,31 @@ def _schedule(optimizer, recipe, steps):
     raise ValueError(f"there is no schedule {recipe.schedule!r}; choose constant, cyclic or one-cycle.")
 
 
+@contextmanager
+def enough_memory(recipe):
+    """Within it, running out of memory becomes a MemoryError that names the batch size to try."""
+    full = False
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        signs = ("allocate memory", "out of memory", "ALLOC_FAILED")
+        full = isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+        if not full:
+            raise
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps the error, and they would keep the memory
+    if full:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise MemoryError(
+            f"a batch of {recipe.batch_size} photos of {recipe.size} x {recipe.size} does not fit into the memory "
+            f"of {runtime.device()}: try batch_size={max(1, recipe.batch_size // 2)}."
+        )
+
+
 def load_encoder(model, recipe, mirror=None):
     """Give a fresh model its starting weights; returns a label for the tables that says where they come from.
 
-    Args:
-        mirror: the run's folder on Drive; ImageNet's weights are kept beside it.
-
-    Raises:
-        FileNotFoundError: if `recipe.encoder_weights` is a file and missing.
-        ValueError: if it is not a file of the right weights.
+    ImageNet's weights are kept beside the mirror. Raises a FileNotFoundError or a ValueError about the user's own file.
     """
     if recipe.encoder_weights == "none":
         return "none, by choice"
@@ -237,7 +255,11 @@ def range_test(recipe, data, lowest=1e-5, highest=1.0, n_steps=100):
     size = min(recipe.batch_size, len(files))
     rates = np.geomspace(lowest, highest, n_steps)
     rows, smooth = [], 0.0
-    with torch.random.fork_rng(devices=runtime.gpus()), runtime.bar(n_steps, "range test") as bar:
+    with (
+        torch.random.fork_rng(devices=runtime.gpus()),
+        enough_memory(recipe),
+        runtime.bar(n_steps, "range test") as bar,
+    ):
         trainer = Trainer(replace(recipe, schedule="constant"), n_steps)
         load_encoder(trainer.model, recipe)
         order = Batches(np.arange(n_steps * size) % len(files), size, seed=recipe.seed)

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,9 +19,9 @@ import pandas as pd
 import torch
 
 from colorlib import checkpoints, distributed, evaluation, recipes, runtime
-from colorlib.data import Batches, Photos, Prepared, draw_subset, loader, mean_ab, pack, ready, ready_again
+from colorlib.data import Batches, Photos, draw_subset, loader, mean_ab, pack, ready, ready_again
 from colorlib.runs import Run, Strip, newest_run, restore
-from colorlib.trainer import Trainer, load_encoder
+from colorlib.trainer import Trainer, enough_memory, load_encoder
 
 
 def fit(recipe, data, run_dir, mirror=None, *, minutes=10, hours=None, compile=False, after_epoch=None):
@@ -30,7 +29,7 @@ def fit(recipe, data, run_dir, mirror=None, *, minutes=10, hours=None, compile=F
 
     The order of photos, the subset of each phase and every flip are functions of the recipe's seed, the
     epoch and the photo. So a run that was killed at any moment and resumed ends with the same weights as one that
-    was not: bit for bit on a CPU, and on a GPU if `runtime.deterministic` was called before.
+    was not: bit for bit on a CPU, and on a GPU, so is the expectation, after `runtime.deterministic`.
 
     Args:
         recipe: a `recipes.Recipe`.
@@ -39,7 +38,7 @@ def fit(recipe, data, run_dir, mirror=None, *, minutes=10, hours=None, compile=F
         mirror: a folder that outlives this machine, on Drive say; checkpoints are copied there, and
             restored from there if they are newer than those in `run_dir`.
         minutes: save this often in the middle of an epoch; at the end of each it is saved anyway.
-        hours: stop cleanly, with a checkpoint, after so long; None for never.
+        hours: stop cleanly, with a checkpoint, so long after this call; None for never.
         compile: use `torch.compile`, if it works here.
         after_epoch: called after each epoch with the history (see `Run.history`) and the floors.
 
@@ -47,26 +46,15 @@ def fit(recipe, data, run_dir, mirror=None, *, minutes=10, hours=None, compile=F
         The `Run`, finished or stopped: Ctrl-C, the stop button and SIGTERM end it cleanly after the current step.
 
     Raises:
-        ValueError: if the photos are too few, or `run_dir` or `mirror` holds a run of another recipe or data set.
-        PermissionError: if `run_dir` cannot be written to.
-        OSError: if the mirror cannot be read and `run_dir` holds nothing to go on with.
+        ValueError: if the photos are too few, or not the same on all machines, or `run_dir` or `mirror` holds a run of
+            another recipe or data set.
+        OSError: if `run_dir` cannot be written to, or the mirror not be read and `run_dir` holds nothing to go on with.
         FloatingPointError: if the loss stops being a number.
         MemoryError: if a batch does not fit into the device's memory.
     """
     run_dir = runtime.writable(run_dir)
-    with torch.random.fork_rng(devices=runtime.gpus()), _stop_requests() as asked:  # the caller's stream is left alone
-        job = _Job(recipe, data, run_dir, mirror)
-        try:
-            job.train(minutes, hours, asked, compile, after_epoch)
-        except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
-                raise
-            raise MemoryError(
-                f"a batch of {recipe.batch_size} photos of {recipe.size} x {recipe.size} does not fit into the memory "
-                f"of {job.trainer.device}: try batch_size={max(1, recipe.batch_size // 2)}."
-            ) from error
-        finally:
-            job.mirror.close()
+    with torch.random.fork_rng(devices=runtime.gpus()), enough_memory(recipe):  # the caller's stream is left alone
+        _Job(recipe, data, run_dir, mirror).train(minutes, hours, compile, after_epoch)
     return Run(run_dir)
 
 
@@ -78,6 +66,8 @@ class _Job:
         self.files, self.val_files, self.packs = data.files("train"), data.files("val"), data.folder / "packs"
         n = len(draw_subset(len(self.files), recipe.subset, recipe.seed, 0)) if self.files else 0
         _check_sizes(recipe, n, self.val_files, data)
+        if len(set(distributed.gather(data.fingerprint))) > 1:
+            raise ValueError(f"{data.name!r} is not the same on all machines: prepare the same photos on each.")
         self.steps, self.workers = math.ceil(n / recipe.batch_size), runtime.preset().workers
         self.facts = {
             "recipe": asdict(recipe) | {"frozen": list(recipe.frozen)},
@@ -101,35 +91,46 @@ class _Job:
         precision = str(self.trainer.precision).removeprefix("torch.")
         self.facts |= {"device": str(self.trainer.device), "precision": precision}
 
-    def train(self, minutes, hours, asked, compile, after_epoch):
+    def train(self, minutes, hours, compile, after_epoch):
         """Go on until the recipe is finished, or someone or the clock asks to stop."""
-        recipe, name = self.recipe, self.run_dir.name
-        if _finished(recipe, self.history):
-            return self.say(f"{name}: finished after epoch {len(self.history)}.")
+        name = self.run_dir.name
+        try:
+            if _finished(self.recipe, self.history):
+                if self.first:
+                    print(f"{name}: finished after epoch {len(self.history)}.")
+                return
+            self.open_photos()
+            self.trainer.go(compile)
+            with runtime.stop_requests() as asked:
+                stopped = self.train_epochs(60 * minutes, self.begin + 3600 * (hours or math.inf), asked, after_epoch)
+            if stopped and self.first:
+                why = "as asked" if asked else f"after {hours:g} hours"
+                print(f"{name}: stopped {why}, at step {self.trainer.step_number}. Start it again and it goes on.")
+        finally:
+            self.mirror.close()
+
+    def train_epochs(self, save_every, end, asked, after_epoch):
+        """Returns whether it had to stop before the recipe was finished."""
         if self.first:
             self.strip.save("truth")
             if not self.trainer.step_number:
                 self.strip.save("epoch-00000", self.trainer.model)
-        self.open_photos()
-        self.trainer.go(compile)
-        end, stop = self.begin + 3600 * (hours or math.inf), False
         numbers = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
         settings = {"initial": self.trainer.step_number, "disable": not self.first, "bar_format": numbers}
-        with runtime.bar(recipe.n_epochs * self.steps, recipe.name, **settings) as bar:
+        with runtime.bar(self.recipe.n_epochs * self.steps, self.recipe.name, **settings) as bar:
             line = _Line(bar)
-            while not stop and not _finished(recipe, self.history):
-                stop = self.train_epoch(line, 60 * minutes, end, asked)
-                if not stop:
+            while not _finished(self.recipe, self.history):
+                if self.train_epoch(line, save_every, end, asked):
+                    return True
+                begin = time.perf_counter()
+                with self.workers_gone(asked) as gone:
                     self.finish_epoch()
-                    if self.first and after_epoch:
-                        after_epoch(pd.DataFrame(self.history), self.facts["floors"])
-        if stop:
-            why = "as asked" if asked else f"after {hours:g} hours"
-            self.say(f"{name}: stopped {why}, at step {self.trainer.step_number}. Start it again and it goes on.")
-
-    def say(self, text):
-        if self.first:
-            print(text)
+                if gone:
+                    return True
+                if self.first and after_epoch:
+                    after_epoch(pd.DataFrame(self.history), self.facts["floors"])
+                line.since += time.perf_counter() - begin  # it is about training alone
+        return False
 
     def open_photos(self):
         """The training and the validation photos; packed, if each is read more than once and there is room."""
@@ -150,12 +151,16 @@ class _Job:
         done = trainer.step_number - epoch * self.steps
         order = Batches(chosen, recipe.batch_size, epoch=epoch, seed=recipe.seed, start=done, **ranks)
         before, saved = time.perf_counter(), time.monotonic()
-        for rgb, n in zip(loader(self.train_set, order, self.workers), order.sizes()):
+        batches = iter(loader(self.train_set, order, self.workers))
+        for n in order.sizes():
+            with self.workers_gone(asked) as gone:
+                rgb = next(batches)
+            if gone:
+                return True
             waiting = time.perf_counter() - before
             trainer.step(rgb, n)
-            seconds, before = time.perf_counter() - before, time.perf_counter()
             self.timing["waiting"] += waiting
-            self.timing["seconds"] += seconds
+            self.timing["seconds"] += time.perf_counter() - before
             line.update(n, waiting, self.history)
             self.mirror.tell()
             if distributed.world() == 1 or trainer.step_number % 10 == 0:  # to agree takes time
@@ -168,6 +173,18 @@ class _Job:
                     return True
             before = time.perf_counter()  # saving is no waiting for photos
         return False
+
+    @contextmanager
+    def workers_gone(self, asked):
+        """Within it, what asked us to stop may have ended the worker processes too: then save, and fill the list."""
+        gone = []
+        try:
+            yield gone
+        except RuntimeError:
+            if not asked:
+                raise
+            self.save("last")
+            gone.append(True)
 
     def finish_epoch(self):
         """Validate, and save."""
@@ -182,12 +199,10 @@ class _Job:
         if not math.isfinite(val_mse):  # the last step can break what no later one tells
             raise FloatingPointError(self.not_a_number(trainer.step_number, trainer.lr))
         self.facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
-        timing = {
-            "seconds": self.timing["seconds"] + time.perf_counter() - begin,
-            "waiting": self.timing["waiting"] / max(self.timing["seconds"], 1e-9),
-        }
-        losses = {"epoch": len(self.history) + 1, "train_mse": train_mse, "val_mse": val_mse, "lr": trainer.lr}
-        self.history.append({**losses, **timing})
+        row = {"epoch": len(self.history) + 1, "train_mse": train_mse, "val_mse": val_mse, "lr": trainer.lr}
+        row["seconds"] = self.timing["seconds"] + time.perf_counter() - begin
+        row["waiting"] = self.timing["waiting"] / max(self.timing["seconds"], 1e-9)
+        self.history.append(row)
         self.timing = {"seconds": 0.0, "waiting": 0.0}
         trainer.start_epoch()
         if val_mse < min((row["val_mse"] for row in self.history[:-1]), default=math.inf):
@@ -199,11 +214,9 @@ class _Job:
 
     def save(self, name):
         self.check_loss()
-        state = self.trainer.state()
+        state = {"model": self.trainer.result.state_dict()} if name == "best" else self.trainer.state()
         if not self.first:
             return
-        if name == "best":
-            state = {"model": self.trainer.result.state_dict()}
         progress = {"epoch": len(self.history), "step": self.trainer.step_number, "timing": self.timing}
         val_mse = self.history[-1]["val_mse"] if self.history else None
         facts = {**self.facts, **progress, "val_mse": val_mse, "history": self.history}
@@ -245,27 +258,6 @@ class _Line:
             self.bar.set_postfix_str(text, refresh=False)
             self.start()
         self.bar.update()
-
-
-@contextmanager
-def _stop_requests():
-    """Within it Ctrl-C, the stop button and SIGTERM are noted in the list it gives; a second Ctrl-C stops at once."""
-    asked = []
-
-    def note(number, frame):
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield asked
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check_sizes(recipe, n, val_files, data):
@@ -321,34 +313,31 @@ def newest_or_sample(mirror=None):
 
 def main(arguments=None):
     """The command line; every process that torchrun starts comes through here."""
-    parser = argparse.ArgumentParser(
-        prog="python -m colorlib.training", description="Train a recipe, or go on with it."
-    )
+    parser = argparse.ArgumentParser(prog="python -m colorlib.training", description="Train, or go on with it.")
     parser.add_argument("recipe", choices=recipes.RECIPES, help="which system")
     parser.add_argument("data", help="a data set by name, a folder of photos, or a prepared set's folder")
     parser.add_argument("run_dir", type=Path, help="where the run is kept; what is there is gone on with")
-    parser.add_argument(
-        "--mirror", type=Path, help="a folder that outlives this machine, for copies of the checkpoints"
-    )
+    parser.add_argument("--mirror", type=Path, help="a folder that outlives this machine: checkpoints are copied there")
     parser.add_argument("--hours", type=float, help="stop cleanly after so long")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    parser.add_argument(
-        "--set", nargs="*", action="extend", default=[], metavar="FIELD=VALUE", help="other settings of the recipe"
-    )
+    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="FIELD=VALUE", help="other settings")
     given = parser.parse_args(arguments)
+    if given.data != "sample":  # whoever types this wants the published settings, wherever it is
+        os.environ.setdefault("COLORLIB_PRESET", "t4")
     distributed.start()
     try:
         changes = dict(_change(pair) for pair in given.set)
         recipe = recipes.get(given.recipe, **changes)
-        is_prepared = (Path(given.data) / "settings.json").is_file()
-        data = Prepared(Path(given.data)) if is_prepared else distributed.first_of_machine(lambda: ready(given.data))
+        data = distributed.first_of_machine(lambda: ready(given.data))
         run = fit(recipe, data, given.run_dir, given.mirror, hours=given.hours, compile=given.compile)
         if distributed.rank() == 0 and checkpoints.newest(run.dir, "best")[0]:
             print(run)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        sys.exit(f"{error}")
-    finally:
         distributed.stop()
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        print(error, file=sys.stderr, flush=True)
+        if distributed.world() > 1:
+            os._exit(1)  # to leave in order would mean to wait for the others, which wait for us
+        sys.exit(1)
 
 
 def _change(pair):
@@ -361,37 +350,33 @@ def _change(pair):
         return field, text
 
 
-def launch(recipe, data, run_dir, mirror=None, *, n=None, hours=None):
-    """`fit` with a process for each GPU, from a notebook: starts torchrun, shows what it prints, waits for it.
-
-    Args:
-        recipe, data, run_dir, mirror, hours: as for `fit`.
-        n: how many processes; by default as many as there are GPUs.
+def launch(recipe, data, run_dir, mirror=None, *, n=None, hours=None, compile=False):
+    """`fit` with `n` processes, or one for each GPU, from a notebook: starts torchrun and shows what it prints.
 
     Raises:
         subprocess.CalledProcessError: if it fails; what went wrong stands above.
     """
-    changes = [f"{name}={value!r}" for name, value in asdict(recipe).items() if name != "name"]
+    changes = [f"{name}={value!r}" for name, value in asdict(recipe).items()]
     options = ["--mirror", str(mirror)] * bool(mirror) + ["--hours", str(hours)] * bool(hours)
+    options += ["--compile"] * compile
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(n or torch.cuda.device_count()), "-m", "colorlib.training"]
-    command += [recipe.name, str(data.folder), str(run_dir), *options, "--set", *changes]
+    command += [next(iter(recipes.RECIPES)), str(data.folder), str(run_dir), *options, "--set", *changes]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # or it may not find colorlib
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # In a session of its own, so that the stop button reaches it once, from here: the second time would be "at once".
     with subprocess.Popen(command, **pipes, env=environment, start_new_session=True) as process:
-        try:
-            _show(process)
-        except KeyboardInterrupt:  # torchrun passes it on, and they end with a checkpoint
-            process.send_signal(signal.SIGINT)
-            return _show(process)
-    if process.returncode:
+        part, stopped = b"?", False
+        while part:
+            try:
+                part = process.stdout.read1(4096)  # not a line: the progress line has no end
+                print(part.decode(errors="replace"), end="", flush=True)
+            except KeyboardInterrupt:  # torchrun passes it on, and they end with a checkpoint
+                process.send_signal(signal.SIGINT)
+                stopped = True
+    if process.returncode and not stopped:
         raise subprocess.CalledProcessError(process.returncode, command)
-
-
-def _show(process):
-    for part in iter(lambda: process.stdout.read1(4096), b""):  # not by lines: the progress line has no end
-        print(part.decode(errors="replace"), end="", flush=True)
+    return Run(Path(run_dir))
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ from colorlib import color, data, models, photos, plots, recipes, runtime, train
 # `recipe_name` names the system to train. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
 # `encoder_weights` is where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
 # `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
-# little time. `hours` ends the training cleanly after so long; 0 is the preset's (11 on Colab and Kaggle, whose machines
-# go away after 12). `compile_network` tries `torch.compile`.
+# little time. `hours` ends the training cleanly so long after its cell was started; 0 is the preset's (11 with a GPU on
+# Colab or Kaggle, whose machines go away after 12: give less if the photos took long). `compile_network` tries `torch.compile`.
 # A run is kept in a folder of its own: to train the same recipe again with other settings, give the new run a name.
 
 # %%
@@ -174,10 +174,11 @@ assert loss.item() < grey_floor, "the network cannot learn eight photos: somethi
 # %% [markdown]
 # ## Look for a good learning rate
 # Too small a rate wastes time, too large a one breaks the network. A range test finds the border in a few dozen steps:
-# the rate grows from each step to the next until the loss explodes. A third to a tenth of the rate with the lowest loss
-# is a good maximum for the schedules that go up and down (`cyclic`, `one-cycle`), and safe for a constant one. Document
-# 001 tried several maxima for its cyclic rate and kept 0.01; document 000 has a constant 0.001. The rates differ with
-# the data, the batch and the starting weights, so that it is worth a look. To use another one, set `learning_rate`.
+# the rate grows from each step to the next until the loss explodes. Where the loss is lowest, the rate is already close
+# to too large. So a third to a tenth of that one is a maximum to try for the schedules that go up and down (`cyclic`,
+# `one-cycle`); a constant rate has no calm end and wants to be nearer to the tenth. Document 001 tried several maxima
+# for its cyclic rate and kept 0.01; document 000 has a constant 0.001. It depends on the data, the batch and the
+# starting weights, so that it is worth a look. To use another rate than the recipe's, set `learning_rate`.
 
 # %%
 test = trainer.range_test(recipe, prepared, lowest=1e-4, highest=1.0, n_steps=60)
@@ -191,25 +192,26 @@ plots.show(plots.range_test(test), "02_range_test", "The loss while the learning
 #
 # If the machine goes away or you press stop, **run this cell again**: it goes on where it was, and ends with the very
 # weights of a run that nothing interrupted (on a CPU bit for bit). With `use_drive`, that also works on a new machine.
-# The line below the cell says how fast it is and how long it waits for photos: much waiting means that the processor
-# cannot keep up with the GPU.
+# The progress line says how fast it is and what share of the time it waits for photos: much waiting means that the
+# processor cannot keep up with the GPU.
 #
 # The encoder starts from weights that learned ImageNet's thousand classes, if they can be fetched. If not, there is a
 # warning, training starts from scratch, and the tables say so.
 #
 # Where there are several GPUs, as Kaggle's two T4s, `launch` starts a process for each: every one computes its part of
-# each batch. It runs this line, which you can also type into a terminal:
+# each batch. In a terminal you do the same by this line, with a data set's name or a folder of photos for `DATA`, and
+# for `RUN_DIR` the folder that is to hold the run:
+#
 # `torchrun --nproc-per-node 2 -m colorlib.training resnet34 DATA RUN_DIR`
 
 # %%
-run_dir, copies = runtime.runs_dir() / run_name, mirror and mirror / run_name
-hours = hours or runtime.preset().hours
-if torch.cuda.device_count() > 1:
-    training.launch(recipe, prepared, run_dir, copies, hours=hours)
+what = recipe, prepared, runtime.runs_dir() / run_name, mirror and mirror / run_name
+how = {"hours": hours or runtime.preset().hours, "compile": compile_network}
 watch = plots.live_curves("02_curves", "MSE by epoch, with the floors")
-run = training.fit(
-    recipe, prepared, run_dir, copies, hours=hours, compile=compile_network, after_epoch=watch
-)
+if torch.cuda.device_count() > 1:
+    run = training.launch(*what, **how)
+else:
+    run = training.fit(*what, after_epoch=watch, **how)
 watch(run.history, run.facts["floors"], pause=0)
 print(run)
 

@@ -304,10 +304,29 @@ def test_what_is_removed_takes_no_space_in_the_trash(tmp_path, monkeypatch):
         sizes.append(os.path.getsize(path))
         original(path)
 
-    wrap(monkeypatch, os, "remove", remove)
     for step in range(1, 6):
-        save(tmp_path, step)
+        save(tmp_path / "run", step)
+        wrap(monkeypatch, os, "remove", remove)
+        (tmp_path / "drive").mkdir(exist_ok=True)
+        copy(tmp_path / "run", tmp_path / "drive", "last")
+        monkeypatch.undo()
     assert sizes == [0] * 4
+
+
+def test_what_is_just_being_copied_arrives_though_it_is_removed_meanwhile(tmp_path, monkeypatch):
+    run, drive = tmp_path / "run", tmp_path / "drive"
+    drive.mkdir()
+    save(run, 1)
+
+    def copyfile(name, original, source, target):
+        with open(source, "rb") as stream:
+            for step in range(2, 6):
+                save(run, step)
+            Path(target).write_bytes(stream.read())
+
+    wrap(monkeypatch, shutil, "copyfile", copyfile)
+    copy(run, drive, "last")
+    assert (step_in(drive), steps(run)) == (1, [3, 4, 5])
 
 
 def test_what_cannot_be_removed_is_left_for_another_time(tmp_path, monkeypatch):
