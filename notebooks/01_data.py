@@ -170,7 +170,7 @@ edges = np.linspace(-110, 110, 111)
 chosen = prepared.files("train")[:: max(1, len(prepared.files("train")) // 1000)]
 photo_set = data.Photos(chosen, size=64)
 density = np.zeros((110, 110))
-for rgb in data.loader(photo_set, data.batches(range(len(chosen)), 64)):
+for rgb in data.loader(photo_set, data.Batches(range(len(chosen)), 64)):
     a, b = color.rgb_to_lab(rgb)[1].movedim(1, 0).flatten(1).numpy()
     density += np.histogram2d(a, b, bins=[edges, edges])[0]
 figure = plots.ab_density(density / density.sum(), edges)
@@ -198,7 +198,7 @@ plots.show_table(pd.Series(share).to_frame("share of the pixels"))
 mean = data.mean_ab(prepared.files("train")).view(1, 2, 1, 1)
 val_set = data.Photos(prepared.files("val"), size=128)
 floors = []
-for rgb in data.loader(val_set, data.batches(range(len(val_set)), 64)):
+for rgb in data.loader(val_set, data.Batches(range(len(val_set)), 64)):
     ab = color.rgb_to_lab(rgb)[1]
     own = ab.mean(dim=(2, 3), keepdim=True)
     guesses = [torch.zeros_like(ab), mean.expand_as(ab), own.expand_as(ab)]
