@@ -135,7 +135,7 @@ def half_copy(real, source, target):
     half(target, Path(source).read_bytes())
 
 
-def half_removed(real, path):
+def half_removed(real, path, *_):
     os.truncate(path, 0)
     die()
 
@@ -166,7 +166,7 @@ POINTS = {
     ),
     "in the removal of an old checkpoint": (
         lambda k, run, mirror: at_call(
-            k, checkpoints, "_remove", half_removed, lambda path: path.parent == run and path.suffix == ".pt"
+            k, checkpoints, "_remove", half_removed, lambda path, *_: path.parent == mirror and path.suffix == ".pt"
         ),
         2,
     ),

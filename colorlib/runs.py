@@ -145,9 +145,8 @@ def _refuse_another(folder, found, facts):
     if differs:
         told = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs if key != "data"]
         told += ["other photos"] * ("data" in differs)
-        raise ValueError(
-            f"{folder} holds another run ({', '.join(told)}): give this one another name, or delete that one."
-        )
+        told = ", ".join(told)
+        raise ValueError(f"{folder} holds another run ({told}): give this one another name, or delete that one.")
 
 
 def newest_run(root, mirror=None):

@@ -85,7 +85,7 @@ class Preset:
 
 PRESETS = {
     # The published settings, and a worker for each core (Colab has two). Colab's free machines go away after 12 hours.
-    "t4": Preset("t4", "places365", workers=os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), hours=11),
+    "t4": Preset("t4", "places365", workers=min(16, os.cpu_count() // int(os.getenv("LOCAL_WORLD_SIZE", 1))), hours=11),
     # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
     # processes: a plain script cannot start them where Python spawns instead of forking.
     "sample": Preset(

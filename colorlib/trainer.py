@@ -17,8 +17,6 @@ from torch.optim import lr_scheduler, swa_utils
 from colorlib import color, distributed, evaluation, models, runtime
 from colorlib.data import Batches, Photos, loader
 
-PRECISIONS = ("float64", "float32", "bfloat16", "float16")
-
 
 class Trainer:
     """Everything of a run that changes from step to step.
@@ -30,8 +28,9 @@ class Trainer:
 
     def __init__(self, recipe, steps):
         self.recipe, self.device = recipe, runtime.device()
-        if recipe.precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"there is no precision {recipe.precision!r}; choose auto, {', '.join(PRECISIONS)}.")
+        known = ("auto", "float64", "float32", "bfloat16", "float16")
+        if recipe.precision not in known:
+            raise ValueError(f"there is no precision {recipe.precision!r}; choose one of {', '.join(known)}.")
         if not hasattr(torch.optim, recipe.optimizer):
             raise ValueError(f"there is no optimizer {recipe.optimizer!r}; choose Adam, SGD or so (torch.optim).")
         auto = recipe.precision == "auto"
@@ -76,9 +75,8 @@ class Trainer:
         parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "average")}
         state = {name: part.state_dict() for name, part in parts.items() if part}
         # Of what the processes draw at random, only the first one's is kept.
-        state["rng"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["rng"]["cuda"] = torch.cuda.get_rng_state()
+        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        state["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
         state |= {"step": self.step_number, "n": self.n, "loss_sum": sum(distributed.gather(self.loss_sum.item()))}
         return state
 
@@ -88,7 +86,7 @@ class Trainer:
             if getattr(self, name) and state.get(name):
                 getattr(self, name).load_state_dict(state[name])
         torch.set_rng_state(state["rng"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["rng"]:
+        if self.device.type == "cuda" and state["rng"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["rng"]["cuda"])
         self.start_epoch()
         self.step_number, self.n = state["step"], state["n"]
@@ -247,8 +245,7 @@ def range_test(recipe, data, lowest=1e-5, highest=1.0, n_steps=100):
         lowest, highest: learning rates, the last one for the last step.
         n_steps: how many; it ends before when the loss is four times its lowest.
 
-    Returns:
-        DataFrame: `lr` and `mse`, on ab_unit, smoothed over the steps before.
+    Returns a DataFrame: `lr` and `mse`, on ab_unit, smoothed over the steps before.
     """
     files = data.files("train")
     photo_set = Photos(files, recipe.size, recipe.resize, flip=recipe.flip, seed=recipe.seed)

@@ -90,14 +90,17 @@ class _Job:
             self.facts |= {"encoder_weights": given, "train_mean": mean, "floors": {}}
         precision = str(self.trainer.precision).removeprefix("torch.")
         self.facts |= {"device": str(self.trainer.device), "precision": precision}
+        known = previous[1] if previous else self.facts
+        before, now = (f"in {facts['precision']} on {facts['device']}" for facts in (known, self.facts))
+        if self.first and before != now:
+            print(f"So far it was trained {before}, from now on {now}: the weights will not be quite the same.")
 
     def train(self, minutes, hours, compile, after_epoch):
         """Go on until the recipe is finished, or someone or the clock asks to stop."""
-        name = self.run_dir.name
         try:
             if _finished(self.recipe, self.history):
                 if self.first:
-                    print(f"{name}: finished after epoch {len(self.history)}.")
+                    print(f"{self.run_dir.name}: finished after epoch {len(self.history)}.")
                 return
             self.open_photos()
             self.trainer.go(compile)
@@ -105,7 +108,8 @@ class _Job:
                 stopped = self.train_epochs(60 * minutes, self.begin + 3600 * (hours or math.inf), asked, after_epoch)
             if stopped and self.first:
                 why = "as asked" if asked else f"after {hours:g} hours"
-                print(f"{name}: stopped {why}, at step {self.trainer.step_number}. Start it again and it goes on.")
+                why += f", at step {self.trainer.step_number}"
+                print(f"{self.run_dir.name}: stopped {why}. Start it again and it goes on.")
         finally:
             self.mirror.close()
 

@@ -508,6 +508,15 @@ def test_sigterm_to_the_workers_too_is_a_clean_stop(whole, prepared, tmp_path, m
     assert same(result(fit(recipe(), prepared, tmp_path / "run").dir), result(whole.dir))
 
 
+def test_going_on_in_another_precision_is_told(prepared, tmp_path, monkeypatch, capsys):
+    for precision in (torch.float32, torch.bfloat16, torch.bfloat16):
+        monkeypatch.setattr(runtime, "precision", lambda device, precision=precision: precision)
+        n_epochs = 2 if precision == torch.float32 else 3
+        fit(recipe(precision="auto", n_epochs=n_epochs), prepared, tmp_path / "run")
+    told = "So far it was trained in float32 on cpu, from now on in bfloat16 on cpu: "
+    assert capsys.readouterr().out.count(told) == 1
+
+
 def test_a_second_ctrl_c_stops_at_once_and_nothing_is_lost(whole, prepared, tmp_path, monkeypatch):
     before = handlers()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
