@@ -25,15 +25,15 @@ def colorize(model, rgb):
     Returns:
         uint8 array `(H, W, 3)`.
     """
-    device = next(model.parameters()).device
-    L = color.photo_to_lab(rgb)[0].to(device)
+    weights = next(model.parameters())
+    L = color.photo_to_lab(rgb)[0].to(weights.device)
     scale = NETWORK_SIDE / min(L.shape[-2:])
     seen = L
     if scale < 1:
         size = [max(1, round(side * scale)) for side in L.shape[-2:]]
         seen = F.interpolate(L, size=size, mode="bilinear", antialias=True).clamp(0, 100)
     was_training = model.training
-    pred_ab = model.eval()(seen)
+    pred_ab = model.eval()(seen.to(weights.dtype)).to(L.dtype)
     model.train(was_training)
     if scale < 1:
         pred_ab = F.interpolate(pred_ab, size=L.shape[-2:], mode="bilinear")

@@ -352,21 +352,20 @@ class Batches:
     """
 
     def __init__(self, indices, batch_size, *, epoch=0, seed=None, start=0, rank=0, world=1):
-        self.indices, self.batch_size, self.epoch, self.start = np.asarray(indices), batch_size, epoch, start
-        self.part = slice(rank, None, world)
+        self.indices, self.batch_size, self.epoch = np.asarray(indices), batch_size, epoch
+        self.part, self.starts = slice(rank, None, world), range(start * batch_size, len(self.indices), batch_size)
         if seed is not None:
             self.indices = np.random.default_rng((seed, epoch, 0)).permutation(self.indices)
 
     def sizes(self):
         """How many photos each batch has, over all ranks."""
-        starts = range(self.start * self.batch_size, len(self.indices), self.batch_size)
-        return [min(self.batch_size, len(self.indices) - k) for k in starts]
+        return [min(self.batch_size, len(self.indices) - k) for k in self.starts]
 
     def __len__(self):
-        return max(0, -(-len(self.indices) // self.batch_size) - self.start)
+        return len(self.starts)
 
     def __iter__(self):
-        for k in range(self.start * self.batch_size, len(self.indices), self.batch_size):
+        for k in self.starts:
             batch = self.indices[k : k + self.batch_size]
             mine = batch[self.part]
             yield [(self.epoch, int(i)) for i in (mine if len(mine) else batch[:1])]

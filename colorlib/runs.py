@@ -1,6 +1,5 @@
 """A training run's folder: what is in it, and how to go on with it."""
 
-import copy
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +84,6 @@ class Strip:
     def save(self, name, model=None):
         """Write `NAME.png`, coloured by a model; without one, the truth."""
         self.folder.mkdir(exist_ok=True)
-        model = model and copy.deepcopy(model).float()  # it may be of float64
         row = [colorize(model, rgb) if model else rgb for rgb in self.photos]
         side = min(min(rgb.shape[:2]) for rgb in row)
         gap = np.full((side, 4, 3), 255, dtype=np.uint8)

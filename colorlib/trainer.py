@@ -70,10 +70,13 @@ class Trainer:
     def lr(self):
         return self.optimizer.param_groups[0]["lr"]
 
+    def _parts(self):
+        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "average")}
+        return {name: part for name, part in parts.items() if part}
+
     def state(self):
         """All of it, as `checkpoints.save` takes it. All processes must call it; the first one's is whole."""
-        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "scaler", "average")}
-        state = {name: part.state_dict() for name, part in parts.items() if part}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         # Of what the processes draw at random, only the first one's is kept.
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         state["rng"] = {"cpu": torch.get_rng_state(), "cuda": cuda}
@@ -82,9 +85,9 @@ class Trainer:
 
     def load(self, state):
         """Go back to a state, or to another machine's."""
-        for name in ("model", "optimizer", "schedule", "scaler", "average"):
-            if getattr(self, name) and state.get(name):
-                getattr(self, name).load_state_dict(state[name])
+        for name, part in self._parts().items():
+            if state.get(name):
+                part.load_state_dict(state[name])
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and state["rng"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["rng"]["cuda"])

@@ -76,7 +76,6 @@ class _Job:
         previous = distributed.first_of_all(lambda: restore(run_dir, mirror, self.facts))
         self.trainer = Trainer(recipe, self.steps)
         self.mirror = checkpoints.Mirror(run_dir, mirror if self.first else None)
-        self.strip = Strip(run_dir, self.val_files)
         if previous:
             state, saved = previous
             self.trainer.load(state)
@@ -116,6 +115,7 @@ class _Job:
     def train_epochs(self, save_every, end, asked, after_epoch):
         """Returns whether it had to stop before the recipe was finished."""
         if self.first:
+            self.strip = Strip(self.run_dir, self.val_files)
             self.strip.save("truth")
             if not self.trainer.step_number:
                 self.strip.save("epoch-00000", self.trainer.model)
@@ -171,6 +171,7 @@ class _Job:
                 now = time.monotonic()
                 save, stop = distributed.any_of([now - saved >= save_every, bool(asked) or now >= end])
                 if save or stop:
+                    self.check_loss()
                     self.save("last")
                     saved = time.monotonic()
                 if stop:
@@ -187,6 +188,7 @@ class _Job:
         except RuntimeError:
             if not asked:
                 raise
+            self.check_loss()
             self.save("last")
             gone.append(True)
 
@@ -217,7 +219,6 @@ class _Job:
         self.save("last")
 
     def save(self, name):
-        self.check_loss()
         state = {"model": self.trainer.result.state_dict()} if name == "best" else self.trainer.state()
         if not self.first:
             return
