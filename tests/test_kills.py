@@ -2,17 +2,12 @@
 
 import random
 import shutil
-import sys
-from importlib import import_module
-from pathlib import Path
 
+import kills
 import pytest
 import torch
 
 from colorlib import checkpoints
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-kills = import_module("kills")
 
 
 @pytest.fixture(scope="module")

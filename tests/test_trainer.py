@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from kills import same
 
 from colorlib import color, evaluation, models, recipes, runtime
 from colorlib.data import Photos
@@ -37,16 +38,6 @@ def photos(prepared):
 
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 def rates(schedule, steps, **changes):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kills import same
 from torch import nn
 
 from colorlib import checkpoints, data, evaluation, models, recipes, runs, runtime, training
@@ -58,16 +59,6 @@ def result(run_dir):
     for row in said[0]["history"] + said[1]["history"]:
         del row["seconds"], row["waiting"]
     return last, best, said
-
-
-def same(one, other):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 def snapshot(*folders):
