@@ -139,3 +139,38 @@ def to_unit(ab):
 def from_unit(ab_unit):
     """`ab_unit` in [0, 1] -> `ab`; the inverse of `to_unit`."""
     return ab_unit * 255 - 128
+
+
+@lru_cache
+def ab_bins(size=10):
+    """The bins that classification chooses from: the points of an ab grid that are nearest to some sRGB colour.
+
+    For a grid of 10 there are 261. The list of Zhang et al. 2016 has 313, since it also takes in what lies around. Only
+    229 points are themselves sRGB colours, at some lightness (227, if no more than each half unit of L is tried).
+
+    Returns:
+        float32 `(Q, 2)`, sorted by a, then b, in `ab` units.
+    """
+    with torch.device("cpu"):  # also where a model is built on another one
+        # The colours of the cube's faces do: whatever ab the inside has, some point of a face has too.
+        u, v = torch.cartesian_prod(*2 * [torch.arange(256, dtype=torch.uint8)]).T
+        w = torch.zeros_like(u)
+        faces = torch.stack([torch.stack(face) for z in (w, w + 255) for face in ((u, v, z), (u, z, v), (z, u, v))])
+        ab = rgb_to_lab(faces[..., None])[1]
+        return (ab / size).round().transpose(1, 2).reshape(-1, 2).unique(dim=0) * size
+
+
+@lru_cache
+def _bin_table(device):  # for each point of the grid the number of the nearest bin
+    side = torch.arange(-_REACH, _REACH + 1) * 10.0
+    grid = torch.cartesian_prod(side, side)
+    return torch.cdist(grid, ab_bins()).argmin(dim=1).view(len(side), len(side)).to(device)
+
+
+_REACH = 20  # in bins: chroma up to 200
+
+
+def nearest_bin(ab):
+    """The number of each colour's nearest bin of `ab_bins`: float `(B, 2, H, W)` -> int64 `(B, H, W)`."""
+    a, b = ((ab / 10).round().clamp(-_REACH, _REACH).long() + _REACH).unbind(dim=1)
+    return _bin_table(ab.device)[a, b]

@@ -11,23 +11,24 @@ from PIL import Image
 from colorlib import color, runtime
 from colorlib.photos import PhotoError, find_photos, open_photo
 
-NETWORK_SIDE = 256  # short side of the copy that the network sees
+NETWORK_SIDE = 256  # short side of the copy that the network sees, unless it is told otherwise
 
 
 @torch.no_grad()
-def colorize(model, rgb):
+def colorize(model, rgb, side=NETWORK_SIDE):
     """Colour a photo. Its lightness is kept at full resolution; colours it may have had are not used.
 
     Args:
         model: takes L `(B, 1, H, W)`, returns pred_ab `(B, 2, H, W)`; its mode is put back afterwards.
         rgb: uint8 array `(H, W, 3)`, any size.
+        side: short side of the copy that the network sees, if the photo is larger; best what it was trained on.
 
     Returns:
         uint8 array `(H, W, 3)`.
     """
     weights = next(model.parameters())
     L = color.photo_to_lab(rgb)[0].to(weights.device)
-    scale = NETWORK_SIDE / min(L.shape[-2:])
+    scale = side / min(L.shape[-2:])
     seen = L
     if scale < 1:
         size = [max(1, round(side * scale)) for side in L.shape[-2:]]

@@ -247,14 +247,18 @@ class Photos(Dataset):
         size: side of the square in pixels.
         resize: "squash" to the square, or scale the short side to it and "crop" the centre.
         flip, seed: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone.
+        crop: side of the square to cut out, at a place that depends on them too; None for the whole.
         pack: what `pack` made of the same files, size and resize; without it, every photo is decoded every time.
     """
 
-    def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None):
+    def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None, crop=None):
+        if not 0 < (crop or size) <= size:
+            raise ValueError(f"crop must be at most the size, {size}, not {crop!r}")
         if resize not in ("squash", "crop"):
             raise ValueError(f"resize must be 'squash' or 'crop', not {resize!r}")
         self.files = [str(file) for file in files]  # a million `Path`s would take a spawned worker seconds to receive
         self.size, self.resize, self.flip, self.seed, self.pack = size, resize, flip, seed, pack
+        self.crop = crop or size
 
     def __len__(self):
         return len(self.files)
@@ -263,11 +267,14 @@ class Photos(Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys):
-        """Many photos at once, uint8 `(B, 3, size, size)`: what a DataLoader asks for."""
-        batch = np.empty((len(keys), 3, self.size, self.size), dtype=np.uint8)
+        """Many photos at once, uint8 `(B, 3, crop, crop)`: what a DataLoader asks for."""
+        batch = np.empty((len(keys), 3, self.crop, self.crop), dtype=np.uint8)
         for place, (epoch, index) in zip(batch, keys):
             rgb = _opened(self.pack)[index] if self.pack else self._read(index)
-            mirrored = self.flip and np.random.default_rng((self.seed, epoch, index)).random() < 0.5
+            rng = np.random.default_rng((self.seed, epoch, index))
+            mirrored = self.flip and rng.random() < 0.5
+            top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
+            rgb = rgb[:, top : top + self.crop, left : left + self.crop]
             place[:] = rgb[:, :, ::-1] if mirrored else rgb
         return torch.from_numpy(batch)
 
@@ -390,10 +397,16 @@ def _keep_quiet(_):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
+def some(files, size, workers=0, most=10_000):
+    """Batches of at most `most` evenly chosen photos: uint8 `(B, 3, size, size)`."""
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)]
+    return loader(Photos(chosen, size), Batches(range(len(chosen)), 256), workers)
+
+
 def mean_ab(files, size=32, workers=0, most=10_000):
     """Mean colour over the pixels of photos, of at most `most` evenly chosen ones: float32 `(2,)`, in `ab` units."""
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)]
-    total = torch.zeros(2, dtype=torch.float64)
-    for rgb in loader(Photos(chosen, size), Batches(range(len(chosen)), 256), workers):
+    total, n = torch.zeros(2, dtype=torch.float64), 0
+    for rgb in some(files, size, workers, most):
         total += color.rgb_to_lab(rgb)[1].double().mean(dim=(2, 3)).sum(0)
-    return (total / len(chosen)).float()
+        n += len(rgb)
+    return (total / n).float()

@@ -1,5 +1,7 @@
 """Per-photo errors beside the trivial floors on the same photos, and the table made from them."""
 
+from collections import defaultdict
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,6 +9,7 @@ from scipy import stats
 
 from colorlib import color
 from colorlib.data import Batches, loader
+from colorlib.losses import mse_per_photo, predict
 
 # Columns of the per-photo errors, and how the table calls them. A floor needs no network to reach.
 FLOORS = {
@@ -16,24 +19,8 @@ FLOORS = {
 }
 
 
-def mse_per_photo(pred_ab, ab):
-    """Mean over pixels and both channels of the squared error on `ab_unit`: `(B, 2, H, W)` twice -> `(B,)`.
-
-    Multiply by 255^2 = 65,025 for the same in raw ab units.
-    """
-    return ((color.to_unit(pred_ab) - color.to_unit(ab)) ** 2).mean(dim=(1, 2, 3))
-
-
-def predict(model, L, precision):
-    """What a model makes of L, with its arithmetic in a number type; pred_ab is float32, or float64 if that is it."""
-    if precision == torch.float64:
-        return model(L.double())
-    with torch.autocast(L.device.type, precision, enabled=precision != torch.float32):
-        return model(L)
-
-
 @torch.no_grad()
-def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=torch.float32, chosen=None):
+def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=torch.float32, chosen=None, loss=None):
     """The error of a model and of the three floors, photo by photo.
 
     Args:
@@ -42,20 +29,26 @@ def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=t
         train_mean: `(2,)`, mean ab of the photos that the model was trained on.
         precision: number type of the network's arithmetic.
         chosen: indices of the photos to take; all of them by default.
+        loss: a `losses.Loss`; adds a column `loss`.
 
     Returns:
-        DataFrame with a row per photo: `file`, `mse` (the model's) and the floors' `grey`, `train_mean`
-        and `oracle`, all on `ab_unit`.
+        DataFrame with a row per photo: `file`; `mse` (the model's) and the floors' `grey`, `train_mean`
+        and `oracle`, all on `ab_unit`; and the mean `chroma` of the prediction and `true_chroma`, in `ab` units.
     """
     chosen = range(len(photo_set)) if chosen is None else chosen
     device = next(model.parameters()).device
     train_mean = torch.as_tensor(train_mean, device=device).float().view(1, 2, 1, 1)
-    columns = {"mse": [], **{floor: [] for floor in FLOORS}}
+    columns = defaultdict(list)
     was_training = model.training
     model.eval()
     for rgb in loader(photo_set, Batches(chosen, batch_size), workers):
         L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
-        columns["mse"].append(mse_per_photo(predict(model, L, precision), ab))
+        if loss:
+            columns["loss"].append(loss(model, L, ab, precision))
+        pred_ab = predict(model, L, precision)
+        columns["mse"].append(mse_per_photo(pred_ab, ab))
+        columns["chroma"].append(torch.linalg.vector_norm(pred_ab, dim=1).mean(dim=(1, 2)))
+        columns["true_chroma"].append(torch.linalg.vector_norm(ab, dim=1).mean(dim=(1, 2)))
         columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
         columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))
         columns["oracle"].append(mse_per_photo(ab.mean(dim=(2, 3), keepdim=True).expand_as(ab), ab))

@@ -1,27 +1,107 @@
 """Every architecture, by name. A model takes L, of any size, and returns ab of the same size."""
 
+import math
 import shutil
 import urllib.error
 import warnings
 from collections import OrderedDict
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from colorlib import color, runtime
+from colorlib import color, losses, runtime
+
+UP = "up"  # in a list of widths: twice as high and wide, by repeating pixels
+
+
+class Colorizer(nn.Module):
+    """What all networks share: they are given L of any size, and what they paint becomes ab of that size.
+
+    A subclass has `paint`, from what `see` makes of L to `(B, 2, h, w)`: the difference to grey on the scale of
+    `ab_unit` (around 0, numbers of 16 bits are fine enough), at the size of L or a fraction of it.
+    """
+
+    stride = 8  # what the encoder divides the size by; L is grown to a multiple of it
+    backbone = None  # whose ImageNet weights it can start from: a key of `_IMAGENET`
+    enlarge = "nearest-exact"  # how a smaller painting is brought to L's size
+
+    def forward(self, L):
+        """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
+        height, width = L.shape[-2:]
+        L = F.pad(L, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        painted = self.paint(self.see(L)).to(L.dtype)
+        painted = F.interpolate(painted, L.shape[-2:], mode=self.enlarge)[..., :height, :width]
+        return color.from_unit(painted + color.to_unit(0))
+
+    def see(self, L):
+        """What the network is fed, from L: here in [0, 1]."""
+        return L / 100
+
+
+def block(c_in, c_out, stride=1, norm=True):
+    """3x3 convolution, ReLU and batch norm, in this order (documents 001, 002, 003); "same" padding."""
+    layers = [nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, *([nn.BatchNorm2d(c_out)] if norm else []))
 
 
 def conv_block(c_in, c_out, scale=1):
-    """3x3 convolution, batch norm, ReLU; then, with a scale, nearest-neighbour upsampling."""
+    """3x3 convolution, batch norm, ReLU (ResNet's order); then, with a scale, nearest-neighbour upsampling."""
     layers = [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, *([nn.Upsample(scale_factor=scale)] if scale > 1 else []))
 
 
-class ResNetColorizer(nn.Module):
+def blocks(c_in, widths, norm=True):
+    """A chain of `block`s: for each width one, for each `(width, stride)` one with a stride, `UP` between them."""
+    chain = nn.Sequential()
+    for width in widths:
+        if width == UP:
+            chain.append(nn.Upsample(scale_factor=2))
+        else:
+            width, stride = width if isinstance(width, tuple) else (width, 1)
+            chain.append(block(c_in, width, stride, norm))
+            c_in = width
+    return chain
+
+
+def near_grey(layer, std=1e-3):
+    """Let a last layer start near 0, that is, near grey: a chroma of about 3, where torch's own start has about 100."""
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def resnet_encoder(arch, last):
+    """The children of a torchvision ResNet from conv1 up to `last`, for one channel instead of three.
+
+    The first layer's weights are summed over the input channels, as document 000 says: that is what the original
+    computes for a grey picture.
+    """
+    resnet = getattr(torchvision.models, arch)(weights=None)
+    resnet.conv1.weight = nn.Parameter(resnet.conv1.weight.detach().sum(dim=1, keepdim=True))
+    resnet.conv1.in_channels = 1
+    children = list(resnet.named_children())
+    n = 1 + [name for name, _ in children].index(last)
+    return nn.Sequential(OrderedDict(children[:n]))
+
+
+class ResNetStart:
+    """For networks whose `encoder` is a `resnet_encoder`: how ImageNet's weights get in."""
+
+    def load_imagenet(self, state):
+        """Take over the encoder's part of a torchvision ResNet state dict (three-channel conv1)."""
+        names = dict(self.encoder.named_children())
+        mine = {key: value for key, value in state.items() if key.split(".")[0] in names}
+        mine["conv1.weight"] = mine["conv1.weight"].sum(dim=1, keepdim=True)
+        self.encoder.load_state_dict(mine)
+
+
+class ResNetColorizer(ResNetStart, Colorizer):
     """Document 000's network: the first six children of a ResNet as encoder, convolutions as decoder.
 
     The sizes are those of the document's figure, read in order; at 224 x 224 each line below ends with
@@ -29,18 +109,11 @@ class ResNetColorizer(nn.Module):
     ResNet18 system that the document improves on; the figure does not say which comes first.
     """
 
-    children_used = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")  # "first 6 layers"
-    stride = 8  # what they divide the size by
-
     def __init__(self, arch="resnet34"):
         super().__init__()
-        resnet = getattr(torchvision.models, arch)(weights=None)
-        # One input channel instead of three: the sum over the input channels of the ImageNet weights,
-        # that is, what the original layer computes for a grey picture.
-        resnet.conv1.weight = nn.Parameter(resnet.conv1.weight.detach().sum(dim=1, keepdim=True))
-        resnet.conv1.in_channels = 1
+        self.backbone = arch
         # 1 x 224 x 224 -> conv1: 64 x 112 x 112 -> maxpool, layer1: 64 x 56 x 56 -> layer2: 128 x 28 x 28
-        self.encoder = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in self.children_used))
+        self.encoder = resnet_encoder(arch, "layer2")  # "first 6 layers"
         self.decoder = nn.Sequential(
             OrderedDict(
                 block1=conv_block(128, 128, scale=2),  # 128 x 56 x 56
@@ -49,27 +122,255 @@ class ResNetColorizer(nn.Module):
                 block4=conv_block(64, 64),  # 64 x 112 x 112
                 block5=conv_block(64, 32, scale=2),  # 32 x 224 x 224
                 block6=conv_block(32, 16),  # 16 x 224 x 224
-                to_ab=nn.Conv2d(16, 2, 3, padding=1),  # 2 x 224 x 224
+                to_ab=near_grey(nn.Conv2d(16, 2, 3, padding=1)),  # 2 x 224 x 224
             )
         )
-        # Start near grey, with a chroma of about 3; torch's own start has about 100.
-        nn.init.normal_(self.decoder.to_ab.weight, std=1e-3)
-        nn.init.zeros_(self.decoder.to_ab.bias)
 
-    def forward(self, L):
-        """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
-        height, width = L.shape[-2:]
-        # Grown at the right and the bottom to a multiple of the stride; cut off again at the end.
-        grey = F.pad(color.l_to_grey(L), (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        # The decoder gives the difference to grey's ab_unit: around 0, numbers of 16 bits are fine enough.
-        offset = self.decoder(self.encoder(grey))[..., :height, :width]
-        return color.from_unit(offset.to(L.dtype) + color.to_unit(0))
+    def see(self, L):
+        return color.l_to_grey(L)  # for the document's rgb2gray; see there
+
+    def paint(self, grey):
+        return self.decoder(self.encoder(grey))
+
+
+def sixth_block(c_in):
+    """Document 001's last block, to two channels; its batch norm starts near grey (its authors' did not)."""
+    last = block(c_in, 2)
+    nn.init.constant_(last[-1].weight, 0.01)
+    return last
+
+
+class SimpleCNN(Colorizer):
+    """Document 001's first network: six blocks, after Zhang's without the dilated layers; at 256 x 256.
+
+    The document states the size after the fifth block and the upsampling; widths and strides before are Zhang's.
+    """
+
+    def __init__(self):
+        super().__init__()
+        # 64 x 128 x 128 -> 128 x 64 x 64 -> 256 x 32 x 32 -> 512 x 32 x 32 -> 512 x 32 x 32
+        self.features = blocks(1, [(64, 2), (128, 2), (256, 2), 512, 512])
+        self.upsample = nn.Upsample(scale_factor=8)  # 512 x 256 x 256
+        self.block6 = sixth_block(512)  # 2 x 256 x 256
+
+    def paint(self, x):
+        return self.block6(self.upsample(self.features(x)))
+
+
+class ResNetX8(ResNetStart, Colorizer):
+    """Document 001's second network: a ResNet34 in place of the simple CNN's first five blocks; at 256 x 256.
+
+    What replaces them has to end with 512 x 32 x 32 too, and a ResNet34 ends with 8 x 8. Its authors repeat pixels
+    between the third and the fourth quarter (github.com/usfzhou2/Image-Colorization), which makes it slow.
+    """
+
+    backbone, stride = "resnet34", 8
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = resnet_encoder("resnet34", "layer4")
+        self.upsample4 = nn.Upsample(scale_factor=4)
+        self.upsample8 = nn.Upsample(scale_factor=8)
+        self.block6 = sixth_block(512)
+
+    def paint(self, x):
+        x = self.encoder[:6](x)  # 128 x 32 x 32
+        x = self.encoder[6:](self.upsample4(x))  # 128 x 128 x 128 -> layer3: 256 x 64 x 64 -> layer4: 512 x 32 x 32
+        return self.block6(self.upsample8(x))  # 2 x 256 x 256
+
+
+class ResNetDeep(ResNetStart, Colorizer):
+    """Document 001's third network: three more blocks with upsampling by 2 between them; at 256 x 256.
+
+    The document gives no widths; these and the encoder's end are its authors' (as above).
+    """
+
+    backbone, stride = "resnet34", 16
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = resnet_encoder("resnet34", "layer3")  # 256 x 16 x 16
+        # 256 x 32 x 32 -> 128 x 32 x 32 -> 64 x 64 x 64 -> 32 x 128 x 128 -> 32 x 256 x 256
+        self.blocks = blocks(256, [UP, 128, UP, 64, UP, 32, UP])
+        self.block6 = sixth_block(32)  # 2 x 256 x 256
+
+    def paint(self, x):
+        return self.block6(self.blocks(self.encoder(x)))
+
+
+class EncoderDecoder(Colorizer):
+    """Strided convolutions that shrink the photo, then upsampling ones that enlarge it again (documents 002, 004).
+
+    Args:
+        encoder: widths, or `(width, stride)`, of its blocks.
+        decoder: widths of its blocks, with `UP` between them; what remains to L's size comes after the last layer.
+        norm: with batch norms.
+    """
+
+    def __init__(self, encoder, decoder, norm=True):
+        super().__init__()
+        self.encoder = blocks(1, encoder, norm)
+        c_in = [w[0] if isinstance(w, tuple) else w for w in encoder][-1]
+        self.decoder = blocks(c_in, decoder, norm)
+        self.to_ab = near_grey(nn.Conv2d(decoder[-1], 2, 3, padding=1))
+
+    def paint(self, x):
+        return self.decode(self.encoder(x))
+
+    def decode(self, x):
+        # tanh, on ab / 128 as in document 002's article
+        return torch.tanh(self.to_ab(self.decoder(x))) * (128 / 255)
+
+
+# Document 002's alpha, widths from the article that it reports on; on a photo of 400 x 400:
+# 8 x 200 x 200, 8, 16, 16 x 100 x 100, 32, 32 x 50 x 50 -> 32 x 100 x 100, 16 x 200 x 200, 2 x 200 x 200
+_ALPHA = partial(EncoderDecoder, [(8, 2), 8, 16, (16, 2), 32, (32, 2)], [UP, 32, UP, 16], norm=False)
+
+# Its beta and the two ends of its fusion: the same, so that the classifier is all that they differ in; at 256 x 256:
+# 64 x 128 x 128, 128 x 64 x 64, 256 x 32 x 32, 512, 256 -> 128 x 64 x 64, 64, 32 x 128 x 128, 16, 2 x 128 x 128
+_BETA = ([(64, 2), (128, 2), (256, 2), 512, 256], [UP, 128, 64, UP, 32, 16])
+
+# Document 004 says "encoder", "lower-dimensional" and "upscale in the decoder", no more. The widths are ours; at 256:
+# 32 x 128 x 128, 64 x 64 x 64, 128 x 32 x 32, 256 x 16 x 16 -> 128 x 32 x 32, 64 x 64 x 64, 32 x 128 x 128, 2
+_AUTOENCODER = partial(EncoderDecoder, [(32, 2), (64, 2), (128, 2), (256, 2)], [UP, 128, UP, 64, UP, 32])
+
+
+class Fusion(EncoderDecoder):
+    """Document 002's final network: beta, with what a frozen Inception-ResNet-v2 sees in the photo in its middle."""
+
+    backbone = "inception_resnet_v2"
+
+    def __init__(self):
+        super().__init__(*_BETA)
+        with warnings.catch_warnings(action="ignore"):  # about progress bars
+            import timm  # takes a second, and nothing else needs it
+
+        self.classifier = timm.create_model("inception_resnet_v2", pretrained=False).requires_grad_(False)
+        self.fusion = nn.Sequential(nn.Conv2d(256 + 1000, 256, 1), nn.ReLU(inplace=True))
+
+    def see(self, L):
+        return color.l_to_grey(L)
+
+    def paint(self, grey):
+        found = self.encoder(grey)  # 256 x 32 x 32
+        classes = self.classify(grey)[:, :, None, None].expand(-1, -1, *found.shape[-2:])  # 1000 x 32 x 32
+        return self.decode(self.fusion(torch.cat([found, classes], dim=1)))  # fusion: 256 x 32 x 32
+
+    @torch.no_grad()
+    def classify(self, grey):
+        """Probabilities of ImageNet's classes, `(B, 1000)`. It wants 299 x 299 and values in [-1, 1]."""
+        seen = F.interpolate(grey, (299, 299), mode="bilinear", antialias=True).clamp(0, 1)
+        self.classifier.eval()  # whatever the rest does: it is no part of the training
+        return self.classifier((2 * seen - 1).expand(-1, 3, -1, -1)).softmax(dim=1)
 
     def load_imagenet(self, state):
-        """Take over the encoder's part of a torchvision ResNet state dict (three-channel conv1)."""
-        mine = {key: value for key, value in state.items() if key.split(".")[0] in self.children_used}
-        mine["conv1.weight"] = mine["conv1.weight"].sum(dim=1, keepdim=True)
-        self.encoder.load_state_dict(mine)
+        """Take over timm's state dict of the classifier."""
+        self.classifier.load_state_dict(state)
+
+
+class Zhang(Colorizer):
+    """Zhang et al. 2016, whom document 003 follows: eight blocks, then a score for each of Q colours; at 256 x 256.
+
+    A block is convolutions with ReLU, and one batch norm at its end; the eighth has none. No pooling: the blocks'
+    last layers have a stride. Inner names and sizes are those of the released PyTorch weights, with `block` for
+    `model`, so that these fit in as soon as there are 313 `centres`.
+
+    Attributes:
+        centres: the colours that are chosen from, `(Q, 2)` in `ab` units.
+        T: temperature at which the scores become a colour; see `losses.annealed_mean`.
+    """
+
+    stride, enlarge = 8, "bilinear"
+
+    def __init__(self, centres=None, T=0.38):
+        super().__init__()
+        centres = color.ab_bins() if centres is None else centres
+        self.register_buffer("centres", centres.clone())
+        self.T = T
+        self.block1 = self.block([1, 64, 64], stride=2)  # 64 x 128 x 128
+        self.block2 = self.block([64, 128, 128], stride=2)  # 128 x 64 x 64
+        self.block3 = self.block([128, 256, 256, 256], stride=2)  # 256 x 32 x 32
+        self.block4 = self.block([256, 512, 512, 512])  # 512 x 32 x 32, as the next three
+        self.block5 = self.block([512, 512, 512, 512], dilation=2)
+        self.block6 = self.block([512, 512, 512, 512], dilation=2)
+        self.block7 = self.block([512, 512, 512, 512])
+        self.block8 = nn.Sequential(
+            nn.ConvTranspose2d(512, 256, 4, stride=2, padding=1),  # 256 x 64 x 64
+            nn.ReLU(inplace=True),
+            *self.block([256, 256, 256])[:-1],
+            near_grey(nn.Conv2d(256, len(centres), 1)),  # Q x 64 x 64
+        )
+        with torch.no_grad():  # near grey here: the further from it, the less likely a colour is
+            self.block8[-1].bias -= (self.centres**2).sum(dim=1) / 15**2 / 2
+
+    @staticmethod
+    def block(widths, stride=1, dilation=1):
+        layers = []
+        for c_in, c_out in pairwise(widths):
+            last = len(layers) == 2 * (len(widths) - 2)
+            layer = nn.Conv2d(c_in, c_out, 3, stride if last else 1, padding=dilation, dilation=dilation)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # or little is left after so many without norm
+            layers += [layer, nn.ReLU(inplace=True)]
+        return nn.Sequential(*layers, nn.BatchNorm2d(widths[-1]))
+
+    def see(self, L):
+        return (L - 50) / 100
+
+    def forward(self, L, logits=False):
+        """As for every model; with `logits`, the scores instead: `(B, Q, ceil(H / 4), ceil(W / 4))`."""
+        if not logits:
+            return super().forward(L)
+        height, width = L.shape[-2:]
+        L = F.pad(L, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        return self.scores(self.see(L)).to(L.dtype)[..., : math.ceil(height / 4), : math.ceil(width / 4)]
+
+    def scores(self, x):
+        for k in range(1, 9):
+            x = self.get_submodule(f"block{k}")(x)
+        return x
+
+    def paint(self, x):
+        return losses.annealed_mean(self.scores(x).float(), self.centres, self.T) / 255
+
+
+class UNet(ResNetStart, Colorizer):
+    """Ours: a ResNet that looks, skip connections that keep edges, and the whole photo's average for context.
+
+    It paints at a quarter of the size, since colour is smoother than lightness, and the rest is bilinear: no
+    checkerboards, and a tenth of the decoder's work. Sizes at 224 x 224.
+    """
+
+    stride, enlarge = 16, "bilinear"
+
+    def __init__(self, arch="resnet34", dropout=0.2):
+        super().__init__()
+        self.backbone = arch
+        self.encoder = resnet_encoder(arch, "layer3")
+        self.context = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 256), nn.ReLU(inplace=True), nn.Linear(256, 256)
+        )
+        self.drop = nn.Dropout2d(dropout)
+        self.middle = conv_block(256, 256)
+        self.up2 = conv_block(256 + 128, 128)
+        self.up1 = nn.Sequential(conv_block(128 + 64, 96), conv_block(96, 64))
+        self.to_ab = near_grey(nn.Conv2d(64, 2, 3, padding=1))
+
+    def see(self, L):
+        # As the encoder knows it from ImageNet, whose three channels have about this mean and spread.
+        return (color.l_to_grey(L) - 0.449) / 0.226
+
+    def paint(self, grey):
+        x1 = self.encoder[:5](grey)  # 64 x 56 x 56
+        x2 = self.encoder[5](x1)  # 128 x 28 x 28
+        x3 = self.encoder[6](x2)  # 256 x 14 x 14
+        x = self.middle(self.drop(x3 + self.context(x3)[:, :, None, None]))  # 256 x 14 x 14
+        x = self.up2(torch.cat([self.double(x), x2], dim=1))  # 128 x 28 x 28
+        x = self.up1(torch.cat([self.double(x), x1], dim=1))  # 64 x 56 x 56
+        return self.to_ab(x)  # 2 x 56 x 56
+
+    @staticmethod
+    def double(x):
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
 def build(name):
@@ -83,23 +384,48 @@ def build(name):
     return MODELS[name]()
 
 
-MODELS = {arch: partial(ResNetColorizer, arch) for arch in ("resnet34", "resnet18")}
+MODELS = {
+    "resnet34": partial(ResNetColorizer, "resnet34"),
+    "resnet18": partial(ResNetColorizer, "resnet18"),
+    "simple_cnn": SimpleCNN,
+    "resnet34_x8": ResNetX8,
+    "resnet34_deep": ResNetDeep,
+    "alpha": _ALPHA,
+    "beta": partial(EncoderDecoder, *_BETA),
+    "fusion": Fusion,
+    "zhang": Zhang,
+    "autoencoder": _AUTOENCODER,
+    "unet34": partial(UNet, "resnet34"),
+    "unet18": partial(UNet, "resnet18"),
+}
 
-# torchvision's files end their names with the first digits of their SHA-256.
+
+def cost(name):
+    """What a model needs: `(parameters, multiply-adds for a photo of 224 x 224)`. Nothing is computed for it."""
+    with torch.device("meta"):
+        model = build(name).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 1, 224, 224))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+# These files end their names with the first digits of their SHA-256. The third one is timm's, of 223 MB.
 _IMAGENET = {
-    "resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1,
-    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": torchvision.models.ResNet34_Weights.IMAGENET1K_V1.url,
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url,
+    "inception_resnet_v2": "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "inception_resnet_v2-940b1cd6.pth",
 }
 
 
 def imagenet_state(arch, file=None, cache=None):
-    """The ImageNet weights of a torchvision architecture, if they can be had.
+    """The ImageNet weights of a network that others build on, if they can be had.
 
     Looked for in `file` if given; else in torch's own cache, then in `cache`, then on the web. What was
     fetched is also put into `cache`. The hash is verified wherever the file came from.
 
     Args:
-        arch: "resnet34".
+        arch: a model's `backbone`.
         file: a state dict saved by torch, given by the user.
         cache: a folder that outlives the machine, such as one on Drive.
 
@@ -113,7 +439,7 @@ def imagenet_state(arch, file=None, cache=None):
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: there are no starting weights there; check the path.")
         return torch.load(file, map_location="cpu", weights_only=True)
-    url = _IMAGENET[arch].url
+    url = _IMAGENET[arch]
     name = url.rsplit("/", 1)[1]
     prefix = name.rsplit("-", 1)[1].split(".")[0]
     local = Path(torch.hub.get_dir()) / "checkpoints" / name

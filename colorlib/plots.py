@@ -125,6 +125,27 @@ def ab_density(counts, edges):
     return figure
 
 
+def ab_bins(prior, weights):
+    """The bins of colour: what they look like, how often they occur, and how much each counts in training.
+
+    Args:
+        prior, weights: `(Q,)`, of `color.ab_bins`.
+    """
+    bins = color.ab_bins()
+    shown = color.lab_to_rgb(torch.full((1, 1, 1, len(bins)), 65.0), bins.T[None, :, None])[0, :, 0].T.numpy() / 255
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    titles = [f"the {len(bins)} bins, at L = 65", "share of the training colours", "weight in the loss"]
+    for ax, values, title in zip(figure.subplots(1, 3), [None, prior, weights], titles):
+        look = {"c": shown} if values is None else {"c": values, "norm": LogNorm(), "cmap": "viridis"}
+        if values is not None:  # colours that never occur have no logarithm
+            look["c"] = np.maximum(values, np.min(values[values > 0]))
+        mesh = ax.scatter(*bins.T, s=36, marker="s", **look)
+        ax.set(title=title, xlabel="a", ylabel="b", aspect="equal")
+        if values is not None:
+            figure.colorbar(mesh, ax=ax)
+    return figure
+
+
 def live_curves(name, alt):
     """A function for `training.fit(after_epoch=...)`: draws `curves` anew, in the same place, every few seconds.
 
@@ -150,13 +171,13 @@ def range_test(frame):
     """The loss by learning rate: what `trainer.range_test` returns, with the rate of the lowest loss marked."""
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     ax = figure.subplots()
-    ax.plot(frame.lr, frame.mse, color="tab:blue")
-    lowest = frame.loc[frame.mse.idxmin()]
-    ax.plot(lowest.lr, lowest.mse, "o", color="tab:orange")
+    ax.plot(frame.lr, frame.loss, color="tab:blue")
+    lowest = frame.loc[frame.loss.idxmin()]
+    ax.plot(lowest.lr, lowest.loss, "o", color="tab:orange")
     text = f"lowest at {lowest.lr:.2g}"
-    ax.annotate(text, (lowest.lr, lowest.mse), (0, -12), textcoords="offset points", ha="center")
+    ax.annotate(text, (lowest.lr, lowest.loss), (0, -12), textcoords="offset points", ha="center")
     ax.axvspan(lowest.lr / 10, lowest.lr / 3, color="tab:orange", alpha=0.15, label="rates to try")
-    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="MSE on ab_unit, smoothed")
+    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="loss, smoothed")
     ax.margins(y=0.15)
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -164,24 +185,56 @@ def range_test(frame):
 
 
 def curves(history, floors):
-    """Training and validation MSE by epoch, against the floors.
+    """Validation MSE by epoch, against the floors, and the training loss; on axes of its own if it is not MSE.
 
     Args:
-        history: DataFrame with `epoch`, `train_mse` and `val_mse`.
+        history: DataFrame with `epoch`, `train_loss`, `val_loss` and `val_mse`.
         floors: `{"grey": mse, "train_mean": mse, "oracle": mse}` on the validation photos.
     """
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    other = not np.allclose(history.val_loss, history.val_mse, rtol=1e-3)
+    figure = Figure(figsize=(11, 3.6) if other else (7.5, 3.6), layout="constrained")
+    axes = figure.subplots(1, 1 + other, squeeze=False)[0]
+    best = history.loc[history.val_loss.idxmin()]
+    axes[-1].plot(history.epoch, history.train_loss, color="tab:blue", marker=".", label="training")
+    for ax, column in zip(axes, ["val_mse", "val_loss"]):
+        ax.plot(history.epoch, history[column], color="tab:orange", marker=".", label="validation")
+        ax.plot(best.epoch, best[column], "o", color="tab:orange", mfc="none", ms=11)
+        ax.annotate("best", (best.epoch, best[column]), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+        ax.set(xlabel="epoch", ylabel="the recipe's own loss")
+        ax.spines[["top", "right"]].set_visible(False)
+    draw_floors(axes[0], floors)
+    axes[0].set(ylabel="MSE on ab_unit", yscale="log")
+    axes[-1].legend(frameon=False, loc="upper right")
+    return figure
+
+
+def comparison(runs):
+    """Validation MSE against the time it took, a line for each run, with the floors.
+
+    Args:
+        runs: `{name: Run}`, trained on the same photos.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
-    ax.plot(history.epoch, history.train_mse, color="tab:blue", marker=".", label="training")
-    ax.plot(history.epoch, history.val_mse, color="tab:orange", marker=".", label="validation")
-    best = history.loc[history.val_mse.idxmin()]
-    ax.plot(best.epoch, best.val_mse, "o", color="tab:orange", mfc="none", ms=11)
-    ax.annotate("best", (best.epoch, best.val_mse), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    for k, (name, run) in enumerate(runs.items()):
+        history = run.history
+        ax.plot(
+            history.seconds.cumsum() / 60, history.val_mse, color=f"C{k % 10}", marker="os^"[k // 10], ms=4, label=name
+        )
+    floors = next(iter(runs.values())).facts["floors"]
+    draw_floors(ax, floors)
+    # A first validation may be far above everything else.
+    lowest = [run.history.val_mse.min() for run in runs.values()]
+    limits = 0.9 * min(floors["oracle"], *lowest), 1.15 * max(floors["grey"], *lowest)
+    ax.set(xlabel="minutes", ylabel="validation MSE on ab_unit", ylim=limits)
+    ax.legend(frameon=False, ncols=2, fontsize=8, loc="upper right")
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_floors(ax, floors):
+    """Lines for `{"grey": mse, "train_mean": mse, "oracle": mse}`, named at the right."""
     for name, mse in floors.items():
         label, style = FLOOR_STYLE[name]
         ax.axhline(mse, color="0.4", linestyle=style, linewidth=1)
         ax.annotate(label, (1, mse), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8)
-    ax.set(xlabel="epoch", ylabel="MSE on ab_unit", yscale="log")
-    ax.legend(frameon=False, loc="upper right")
-    ax.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -1,7 +1,7 @@
 """A training run's folder: what is in it, and how to go on with it."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Run:
     def history(self):
         """A row per epoch; also in `history.csv`.
 
-        Columns: `epoch` from 1; `train_mse` and `val_mse`, both on ab_unit; `lr`, at the epoch's end; `seconds`;
-        and `waiting`, the share of the training time that was spent waiting for photos.
+        Columns: `epoch` from 1; `train_loss` and `val_loss`, the recipe's own; `val_mse`, on ab_unit; `lr`, at the
+        epoch's end; `seconds`; and `waiting`, the share of the training time that was spent waiting for photos.
         """
         # From the manifest, not from history.csv: it comes back from the mirror with the weights.
         return pd.DataFrame(self._manifest("last")["history"])
@@ -77,14 +77,14 @@ class Run:
 class Strip:
     """The same few validation photos, coloured after each epoch and put side by side."""
 
-    def __init__(self, run_dir, files):
-        self.folder = run_dir / "strips"
+    def __init__(self, run_dir, files, side):
+        self.folder, self.side = run_dir / "strips", side
         self.photos = [open_photo(files[i]) for i in np.linspace(0, len(files) - 1, N_STRIP).round().astype(int)]
 
     def save(self, name, model=None):
         """Write `NAME.png`, coloured by a model; without one, the truth."""
         self.folder.mkdir(exist_ok=True)
-        row = [colorize(model, rgb) if model else rgb for rgb in self.photos]
+        row = [colorize(model, rgb, self.side) if model else rgb for rgb in self.photos]
         side = min(min(rgb.shape[:2]) for rgb in row)
         gap = np.full((side, 4, 3), 255, dtype=np.uint8)
         strip = np.concatenate([part for rgb in row for part in (rgb[:side, :side], gap)], axis=1)
@@ -127,21 +127,22 @@ def restore(run_dir, mirror, facts):
 def _lacks_best(run_dir, last):
     """Whether the best checkpoint of a run is not there, or only an older one, that it fell back on."""
     best = checkpoints.newest(run_dir, "best")[0]
-    losses = [row["val_mse"] for row in last["history"]]
-    return bool(losses) and (best is None or best["val_mse"] > min(losses))
+    losses = [row["val_loss"] for row in last["history"]]
+    return bool(losses) and (best is None or best["val_loss"] > min(losses))
 
 
 def _refuse_another(folder, found, facts):
     """Raise a ValueError if a folder holds a run of another recipe or data set."""
     if not found:
         return
-    was, now = ({**f["recipe"], "data": f["data"]["fingerprint"]} for f in (found, facts))
+    # As records, so that a setting which is newer than the run counts as what it was then: its default.
+    was, now = (asdict(recipes.Recipe(**f["recipe"])) | {"data": f["data"]["fingerprint"]} for f in (found, facts))
     # A run may be made longer or shorter, unless its schedule is stretched over all epochs.
     stretched = now["schedule"] == "one-cycle" or (now["schedule"] == "cyclic" and not now["cycle_epochs"])
     free = () if stretched else ("n_epochs",)
-    differs = [key for key in now if was.get(key) != now[key] and key not in free]
+    differs = [key for key in now if was[key] != now[key] and key not in free]
     if differs:
-        told = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differs if key != "data"]
+        told = [f"{key} was {was[key]!r} and is {now[key]!r}" for key in differs if key != "data"]
         told += ["other photos"] * ("data" in differs)
         told = ", ".join(told)
         raise ValueError(f"{folder} holds another run ({told}): give this one another name, or delete that one.")

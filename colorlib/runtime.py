@@ -81,11 +81,20 @@ class Preset:
     recipe_changes: dict = field(default_factory=dict)  # to every recipe
     workers: int = 0  # processes that read photos
     hours: float | None = None  # stop training cleanly after so long
+    compare: tuple = ("beta", "zhang", "unet18")  # recipes that 02_train compares
+    compare_seconds: float = 10  # training time of each
 
 
 PRESETS = {
     # The published settings, and a worker for each core (Colab has two). Colab's free machines go away after 12 hours.
-    "t4": Preset("t4", "places365", workers=min(16, os.cpu_count() // int(os.getenv("LOCAL_WORLD_SIZE", 1))), hours=11),
+    "t4": Preset(
+        "t4",
+        "places365",
+        workers=min(16, os.cpu_count() // int(os.getenv("LOCAL_WORLD_SIZE", 1))),
+        hours=11,
+        compare=("resnet34", "resnet34_deep", "beta", "fusion", "zhang", "unet34"),
+        compare_seconds=600,
+    ),
     # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
     # processes: a plain script cannot start them where Python spawns instead of forking.
     "sample": Preset(

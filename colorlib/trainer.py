@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
-from colorlib import color, distributed, evaluation, models, runtime
+from colorlib import color, distributed, losses, models, runtime
 from colorlib.data import Batches, Photos, loader
 
 
@@ -43,16 +43,19 @@ class Trainer:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = self.forward = model.to(self.device, memory_format=torch.channels_last)
         self.frozen = [_part(model, name).requires_grad_(False) for name in recipe.frozen]
-        learning = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = getattr(torch.optim, recipe.optimizer)(learning, lr=recipe.lr)
+        self.optimizer = _optimizer(model, recipe)
         self.schedule = _schedule(self.optimizer, recipe, steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.average = None
         if recipe.ema:
-            keep = swa_utils.get_ema_multi_avg_fn(recipe.ema)
-            self.average = swa_utils.AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+            self.average = swa_utils.AveragedModel(model, multi_avg_fn=self._keep, use_buffers=True)
+        self.set_prior(None)
         self.step_number = 0
         self.start_epoch()
+
+    def set_prior(self, prior):
+        """How often each bin of colour occurs in the training photos; what rebalancing needs to know."""
+        self.loss = losses.Loss(self.recipe, prior, self.device)
 
     def start_epoch(self):
         """Begin to count anew: the sum of the photos' losses, their number, the first step that went wrong."""
@@ -60,6 +63,11 @@ class Trainer:
         self.n = 0
         self._bad = torch.full((), -1, device=self.device)
         self._bad_lr = torch.zeros((), dtype=torch.float64, device=self.device)
+
+    def _keep(self, average, current, n):
+        # Less at the beginning, or a short run would mostly keep the random weights that it started from.
+        n = self.step_number
+        swa_utils.get_ema_multi_avg_fn(min(self.recipe.ema, (1 + n) / (10 + n)))(average, current, n)
 
     @property
     def result(self):
@@ -112,10 +120,10 @@ class Trainer:
         try:
             compiled = torch.compile(self.model)
             self.model.train()
-            size = self.recipe.size
+            size = self.recipe.seen
             with torch.random.fork_rng(devices=runtime.gpus()):
                 L = torch.rand(self.recipe.batch_size // distributed.world(), 1, size, size, device=self.device) * 100
-                evaluation.predict(compiled, L, self.precision).sum().backward()
+                self.loss(compiled, L, L.new_zeros(len(L), 2, size, size), self.precision).sum().backward()
         except Exception as error:  # whatever the compiler of this machine throws
             warnings.warn(f"torch.compile does not work here ({type(error).__name__}): going on without.", stacklevel=2)
             compiled = self.model
@@ -134,8 +142,7 @@ class Trainer:
         for part in self.frozen:
             part.eval()  # or batch norms would go on counting
         L, ab = color.rgb_to_lab(rgb.to(self.device, non_blocking=True))
-        losses = evaluation.mse_per_photo(evaluation.predict(self.forward, L, self.precision), ab)
-        loss_sum = losses.sum() * (distributed.rank() < n)
+        loss_sum = self.loss(self.forward, L, ab, self.precision).sum() * (distributed.rank() < n)
         # The gradients are averaged over the processes, hence times their number: the mean over the whole batch.
         loss = loss_sum / n * distributed.world()
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,7 +166,7 @@ class Trainer:
         self._bad_lr = torch.where(first_bad, lr, self._bad_lr)
 
     def mean_loss(self):
-        """The mean of `ab_unit` MSE over this epoch's photos so far."""
+        """The mean of the loss over this epoch's photos so far."""
         return sum(distributed.gather(self.loss_sum.item())) / self.n
 
     def bad_step(self):
@@ -181,16 +188,29 @@ def _part(model, name):
         raise ValueError(f"the model has no part {name!r} that could be frozen; it has {parts}.") from None
 
 
+def _optimizer(model, recipe):
+    encoder = {id(p) for p in getattr(model, "encoder", nn.Module()).parameters()} if recipe.encoder_lr != 1 else set()
+    groups = [[], []]
+    for p in model.parameters():
+        if p.requires_grad:
+            groups[id(p) in encoder].append(p)
+    rates = recipe.lr, recipe.lr * recipe.encoder_lr
+    groups = [{"params": params, "lr": lr} for params, lr in zip(groups, rates) if params]
+    return getattr(torch.optim, recipe.optimizer)(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
 def _schedule(optimizer, recipe, steps):
+    rates = [group["lr"] for group in optimizer.param_groups]
     if recipe.schedule == "constant":
         return lr_scheduler.ConstantLR(optimizer, factor=1)
     if recipe.schedule == "cyclic":
         half = steps * (recipe.cycle_epochs or recipe.n_epochs) / 2
         # From a 25th of the maximum, as torch's one-cycle starts. Adam's momentum stays as it is.
-        return lr_scheduler.CyclicLR(optimizer, recipe.lr / 25, recipe.lr, step_size_up=half, cycle_momentum=False)
+        low = [lr / 25 for lr in rates]
+        return lr_scheduler.CyclicLR(optimizer, low, rates, step_size_up=half, cycle_momentum=False)
     if recipe.schedule == "one-cycle":
         # One more, since after the last step it is asked once again, and would begin to rise.
-        return lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.n_epochs * steps + 1)
+        return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=recipe.n_epochs * steps + 1)
     raise ValueError(f"there is no schedule {recipe.schedule!r}; choose constant, cyclic or one-cycle.")
 
 
@@ -210,7 +230,7 @@ def enough_memory(recipe):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise MemoryError(
-            f"a batch of {recipe.batch_size} photos of {recipe.size} x {recipe.size} does not fit into the memory "
+            f"a batch of {recipe.batch_size} photos of {recipe.seen} x {recipe.seen} does not fit into the memory "
             f"of {runtime.device()}: try batch_size={max(1, recipe.batch_size // 2)}."
         )
 
@@ -220,18 +240,20 @@ def load_encoder(model, recipe, mirror=None):
 
     ImageNet's weights are kept beside the mirror. Raises a FileNotFoundError or a ValueError about the user's own file.
     """
+    if not getattr(model, "backbone", None):
+        return "none"
     if recipe.encoder_weights == "none":
         return "none, by choice"
     given = None if recipe.encoder_weights == "imagenet" else recipe.encoder_weights
     cache = Path(mirror).parent / "weights" if mirror else None
     try:
-        state = models.imagenet_state(recipe.model, given, cache=cache)
+        state = models.imagenet_state(model.backbone, given, cache=cache)
         if state is None:
             return "none, ImageNet's could not be fetched"
         model.load_imagenet(state)
     except (RuntimeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"{given or 'the ImageNet file'}: does not hold the weights of torchvision's {recipe.model}; "
+            f"{given or 'the ImageNet file'}: does not hold the weights of {model.backbone}; "
             "give another file, or encoder_weights='none'."
         ) from error
     return f"from {Path(given).name}" if given else "ImageNet"
@@ -248,28 +270,37 @@ def range_test(recipe, data, lowest=1e-5, highest=1.0, n_steps=100):
         lowest, highest: learning rates, the last one for the last step.
         n_steps: how many; it ends before when the loss is four times its lowest.
 
-    Returns a DataFrame: `lr` and `mse`, on ab_unit, smoothed over the steps before.
+    Returns a DataFrame: `lr` and `loss` (the recipe's, not rebalanced), smoothed over the steps before.
     """
-    files = data.files("train")
-    photo_set = Photos(files, recipe.size, recipe.resize, flip=recipe.flip, seed=recipe.seed)
-    size = min(recipe.batch_size, len(files))
     rates = np.geomspace(lowest, highest, n_steps)
     rows, smooth = [], 0.0
-    with (
-        torch.random.fork_rng(devices=runtime.gpus()),
-        enough_memory(recipe),
-        runtime.bar(n_steps, "range test") as bar,
-    ):
-        trainer = Trainer(replace(recipe, schedule="constant"), n_steps)
+    recipe = replace(recipe, schedule="constant")
+    with runtime.bar(n_steps, "range test") as bar, trial(recipe, data, n_steps) as (trainer, batches):
         load_encoder(trainer.model, recipe)
-        order = Batches(np.arange(n_steps * size) % len(files), size, seed=recipe.seed)
-        for k, rgb in enumerate(loader(photo_set, order, runtime.preset().workers)):
-            trainer.optimizer.param_groups[0]["lr"] = rates[k]
+        for k, rgb in enumerate(batches):
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = rates[k] * group["initial_lr"] / recipe.lr
             trainer.start_epoch()
-            trainer.step(rgb, size)
-            smooth = 0.9 * smooth + 0.1 * trainer.loss_sum.item() / size
+            trainer.step(rgb, len(rgb))
+            smooth = 0.9 * smooth + 0.1 * trainer.mean_loss()
             rows.append((rates[k], smooth / (1 - 0.9 ** (k + 1))))  # as if it had not started from 0
             bar.update()
-            if not rows[-1][1] < 4 * min(mse for _, mse in rows):
+            if not rows[-1][1] < 4 * min(loss for _, loss in rows):
                 break
-    return pd.DataFrame(rows, columns=["lr", "mse"])
+    return pd.DataFrame(rows, columns=["lr", "loss"])
+
+
+@contextmanager
+def trial(recipe, data, n_steps, packed=None):
+    """A fresh trainer and the batches of its first steps; the caller's random stream is left alone.
+
+    Args:
+        data: a `data.Prepared` set; a batch has at most as many photos as it has.
+        packed: what `data.pack` made of its training photos, if that is there.
+    """
+    files = data.files("train")
+    size = min(recipe.batch_size, len(files))
+    photo_set = Photos(files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packed, recipe.seen)
+    with torch.random.fork_rng(devices=runtime.gpus()), enough_memory(recipe):
+        order = Batches(np.arange(n_steps * size) % len(files), size, seed=recipe.seed)
+        yield Trainer(recipe, n_steps), loader(photo_set, order, runtime.preset().workers)

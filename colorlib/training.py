@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from colorlib import checkpoints, distributed, evaluation, recipes, runtime
+from colorlib import checkpoints, distributed, evaluation, losses, recipes, runtime
 from colorlib.data import Batches, Photos, draw_subset, loader, mean_ab, pack, ready, ready_again
 from colorlib.runs import Run, Strip, newest_run, restore
 from colorlib.trainer import Trainer, enough_memory, load_encoder
@@ -64,6 +64,9 @@ class _Job:
     def __init__(self, recipe, data, run_dir, mirror):
         self.begin, self.recipe, self.run_dir, self.first = time.monotonic(), recipe, run_dir, distributed.rank() == 0
         self.files, self.val_files, self.packs = data.files("train"), data.files("val"), data.folder / "packs"
+        if recipe.one_photo:
+            self.val_files = self.files[:1]
+            self.files = self.val_files * (100 * recipe.batch_size)
         n = len(draw_subset(len(self.files), recipe.subset, recipe.seed, 0)) if self.files else 0
         _check_sizes(recipe, n, self.val_files, data)
         if len(set(distributed.gather(data.fingerprint))) > 1:
@@ -80,13 +83,18 @@ class _Job:
             state, saved = previous
             self.trainer.load(state)
             self.history, self.timing = saved["history"], saved["timing"]
-            self.facts |= {key: saved[key] for key in ("train_mean", "floors", "encoder_weights")}
+            self.facts |= {key: saved[key] for key in ("train_mean", "prior", "floors", "encoder_weights")}
             self.mirror.update()  # what did not arrive when it was away
         else:
             self.history, self.timing = [], {"seconds": 0.0, "waiting": 0.0}
             given = distributed.first_of_all(lambda: load_encoder(self.trainer.model, recipe, mirror))
             mean = distributed.first_of_all(lambda: mean_ab(self.files, workers=self.workers).tolist())
-            self.facts |= {"encoder_weights": given, "train_mean": mean, "floors": {}}
+            rare = recipe.rebalance is not None
+            prior = (
+                distributed.first_of_all(lambda: losses.prior_of(self.files, self.workers).tolist()) if rare else None
+            )
+            self.facts |= {"encoder_weights": given, "train_mean": mean, "prior": prior, "floors": {}}
+        self.trainer.set_prior(self.facts["prior"])
         precision = str(self.trainer.precision).removeprefix("torch.")
         self.facts |= {"device": str(self.trainer.device), "precision": precision}
         known = previous[1] if previous else self.facts
@@ -115,7 +123,7 @@ class _Job:
     def train_epochs(self, save_every, end, asked, after_epoch):
         """Returns whether it had to stop before the recipe was finished."""
         if self.first:
-            self.strip = Strip(self.run_dir, self.val_files)
+            self.strip = Strip(self.run_dir, self.val_files, self.recipe.size)
             self.strip.save("truth")
             if not self.trainer.step_number:
                 self.strip.save("epoch-00000", self.trainer.model)
@@ -144,7 +152,8 @@ class _Job:
                 distributed.first_of_machine(lambda files=files: pack(files, recipe.size, recipe.resize, self.packs))
                 for files in (self.files, self.val_files)
             ]
-        self.train_set = Photos(self.files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packs[0])
+        how = recipe.size, recipe.resize, recipe.flip, recipe.seed
+        self.train_set = Photos(self.files, *how, packs[0], recipe.seen)
         self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
 
     def train_epoch(self, line, save_every, end, asked):
@@ -198,20 +207,21 @@ class _Job:
         self.check_loss()
         distributed.same_buffers(trainer.result)
         mine = distributed.share(range(len(self.val_files)))
-        mean, precision = self.facts["train_mean"], trainer.precision
-        rows = evaluation.evaluate(trainer.result, self.val_set, mean, recipe.batch_size, self.workers, precision, mine)
+        how = {"precision": trainer.precision, "chosen": mine, "loss": trainer.loss}
+        mean = self.facts["train_mean"]
+        rows = evaluation.evaluate(trainer.result, self.val_set, mean, recipe.batch_size, self.workers, **how)
         rows = pd.concat(distributed.gather(rows)).sort_index()
-        train_mse, val_mse = trainer.mean_loss(), float(rows.mse.mean())
-        if not math.isfinite(val_mse):  # the last step can break what no later one tells
+        row = {"epoch": len(self.history) + 1, "train_loss": trainer.mean_loss()}
+        row |= {"val_loss": float(rows.loss.mean()), "val_mse": float(rows.mse.mean()), "lr": trainer.lr}
+        if not math.isfinite(row["val_loss"]):  # the last step can break what no later one tells
             raise FloatingPointError(self.not_a_number(trainer.step_number, trainer.lr))
         self.facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
-        row = {"epoch": len(self.history) + 1, "train_mse": train_mse, "val_mse": val_mse, "lr": trainer.lr}
         row["seconds"] = self.timing["seconds"] + time.perf_counter() - begin
         row["waiting"] = self.timing["waiting"] / max(self.timing["seconds"], 1e-9)
         self.history.append(row)
         self.timing = {"seconds": 0.0, "waiting": 0.0}
         trainer.start_epoch()
-        if val_mse < min((row["val_mse"] for row in self.history[:-1]), default=math.inf):
+        if row["val_loss"] < min((row["val_loss"] for row in self.history[:-1]), default=math.inf):
             self.save("best")
         if self.first:
             self.strip.save(f"epoch-{len(self.history):05d}", trainer.result)
@@ -223,8 +233,8 @@ class _Job:
         if not self.first:
             return
         progress = {"epoch": len(self.history), "step": self.trainer.step_number, "timing": self.timing}
-        val_mse = self.history[-1]["val_mse"] if self.history else None
-        facts = {**self.facts, **progress, "val_mse": val_mse, "history": self.history}
+        values = {key: self.history[-1][key] if self.history else None for key in ("val_loss", "val_mse")}
+        facts = {**self.facts, **progress, **values, "history": self.history}
         checkpoints.save(self.run_dir, name, state, facts)
         if name == "last":
             self.mirror.update()
@@ -259,7 +269,8 @@ class _Line:
         if passed > 2:
             text = f"{self.n / passed:.0f} photos/s, waiting {self.waiting / passed:.0%}, epoch {len(history) + 1}"
             if history:
-                text += f", MSE train {history[-1]['train_mse']:.5f} val {history[-1]['val_mse']:.5f}"
+                loss = "{train_loss:.5g} val {val_loss:.5g}".format(**history[-1])
+                text += f", loss train {loss}, MSE {history[-1]['val_mse']:.5f}"
             self.bar.set_postfix_str(text, refresh=False)
             self.start()
         self.bar.update()
@@ -286,8 +297,8 @@ def _finished(recipe, history):
         return True
     if not history or not recipe.patience:
         return False
-    losses = [h["val_mse"] for h in history]
-    return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
+    found = [row["val_loss"] for row in history]
+    return len(found) - 1 - found.index(min(found)) >= recipe.patience
 
 
 def newest_or_sample(mirror=None):
@@ -331,7 +342,7 @@ def main(arguments=None):
         os.environ.setdefault("COLORLIB_PRESET", "t4")
     distributed.start()
     try:
-        changes = dict(_change(pair) for pair in given.set)
+        changes = dict(change(pair) for pair in given.set)
         recipe = recipes.get(given.recipe, **changes)
         data = distributed.first_of_machine(lambda: ready(given.data))
         run = fit(recipe, data, given.run_dir, given.mirror, hours=given.hours, compile=given.compile)
@@ -345,7 +356,8 @@ def main(arguments=None):
         sys.exit(1)
 
 
-def _change(pair):
+def change(pair):
+    """`FIELD=VALUE` of the command line as a name and a value."""
     field, equals, text = pair.partition("=")
     if not equals:
         raise ValueError(f"--set takes FIELD=VALUE, not {pair!r}.")

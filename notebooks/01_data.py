@@ -70,7 +70,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from colorlib import color, data, evaluation, photos, plots, runtime
+from colorlib import color, data, evaluation, losses, photos, plots, runtime
 
 # %% [markdown]
 # Two things can be chosen. `dataset` is `sample` (five everyday scenes that come with scikit-image, no download),
@@ -202,7 +202,7 @@ for rgb in data.loader(val_set, data.Batches(range(len(val_set)), 64)):
     ab = color.rgb_to_lab(rgb)[1]
     own = ab.mean(dim=(2, 3), keepdim=True)
     guesses = [torch.zeros_like(ab), mean.expand_as(ab), own.expand_as(ab)]
-    floors.append(torch.stack([evaluation.mse_per_photo(guess, ab) for guess in guesses], dim=1))
+    floors.append(torch.stack([losses.mse_per_photo(guess, ab) for guess in guesses], dim=1))
 floors = pd.DataFrame(torch.cat(floors).numpy(), columns=list(evaluation.FLOORS.values()))
 plots.show_table(floors.mean().to_frame("MSE on ab_unit, validation photos").round(5))
 

@@ -21,16 +21,18 @@
 # A network learns to guess a and b from L, before your eyes.
 #
 # **What you will do**
-# - read the recipe of a published system and the network's sizes, layer by layer;
+# - choose one of thirteen systems, read its recipe, and see the network's sizes, layer by layer;
 # - write a training loop of a dozen lines and see it learn one batch;
 # - look for a good learning rate;
-# - train for real with `fit`, which is that loop made safe and fast, and watch the colours come.
+# - train for real with `fit`, which is that loop made safe and fast, and watch the colours come;
+# - let one network learn a single photo by heart, and another choose from 261 colours instead of computing one;
+# - give several systems the same time on the same photos, and compare.
 #
-# **What you will learn:** what the loss rewards, how to tell learning from memorising, and how a run goes on after
-# an interruption.
+# **What you will learn:** what the loss rewards, how to tell learning from memorising, why the colours are often dull,
+# and how a run goes on after an interruption.
 #
-# **What you need:** the photos of `01_data` (they are prepared again if missing). The sample takes about a minute on
-# two CPU cores. The published settings are meant for a T4; their time there has not been measured yet. It leaves a
+# **What you need:** the photos of `01_data` (they are prepared again if missing). The sample takes about three minutes
+# on two CPU cores. The published settings are meant for a T4; their time there has not been measured yet. It leaves a
 # trained model for `03_evaluate` and `04_qualitative_study`.
 
 # %% [markdown]
@@ -70,22 +72,39 @@ print(f"Using the project in {root}")
 # %%
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from skimage import data as samples
+from skimage import transform
 
-from colorlib import color, data, models, photos, plots, recipes, runtime, trainer, training
+from colorlib import (
+    color,
+    colorize,
+    comparison,
+    data,
+    losses,
+    models,
+    photos,
+    plots,
+    recipes,
+    runtime,
+    trainer,
+    training,
+)
 
 # %% [markdown]
-# `recipe_name` names the system to train. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
+# `recipe_name` names the system to train; the table below shows them all. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
 # `encoder_weights` is where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
 # `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
 # little time. `hours` ends the training cleanly so long after its cell was started; 0 is the preset's (11 with a GPU on
 # Colab or Kaggle, whose machines go away after 12: give less if the photos took long). `compile_network` tries `torch.compile`.
-# A run is kept in a folder of its own: to train the same recipe again with other settings, give the new run a name.
+# `compare` names the systems to compare at the end, and `compare_minutes` how long each is trained; empty and 0 mean the
+# preset's. A run is kept in a folder of its own: to train the same recipe with other settings, give the new run a name.
 
 # %%
-recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "resnet34_cyclic"]
+recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion", "zhang", "zhang_mse", "autoencoder", "unet34", "unet18"]
 dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 encoder_weights = "imagenet"  # @param ["imagenet", "none"] {allow-input: true}
@@ -95,33 +114,62 @@ n_epochs = 0  # @param {type: "integer"}
 learning_rate = 0.0  # @param {type: "number"}
 hours = 0.0  # @param {type: "number"}
 compile_network = False  # @param {type: "boolean"}
+compare = ""  # @param {type: "string"}
+compare_minutes = 0.0  # @param {type: "number"}
 run_name = ""  # @param {type: "string"}
-
 print(runtime.describe())
+
+# %% [markdown]
+# The photos, from `01_data` if it has run:
+
+# %%
 dataset = dataset or runtime.preset().dataset
 prepared = data.ready(dataset, limit=max_photos or None, keep_grey=keep_grey)
 run_name = run_name or f"{recipe_name}-{prepared.name}"
+print(f"{len(prepared.files('train')):,} photos to train on; the run is called {run_name}.")
 
 # %% [markdown]
-# ## Read the recipe
-# Document 000 improves on an older student system by a deeper encoder and a larger batch. Its settings are the
-# `published` column, completed by ours where it is silent (the seed, say). It unfroze "more layers" of the encoder and
-# does not say which; here all are trained. On a laptop, the preset `sample` makes everything smaller, so that the whole
-# study takes minutes. On a Colab GPU both columns are the same, unless the photos are the few of the sample.
+# ## Thirteen systems in one table
+# Five students' documents describe these networks; two are ours. `parameters` are in millions, `multiply-adds` in
+# billions for a photo of 224 x 224, `photos/s` is how fast this machine colours such photos, and `checkpoint` is the size
+# in MB of what has to be saved to go on. `fusion` contains a classifier of 56 million numbers that is not trained.
 
 # %%
-changes = dict(runtime.PRESETS["sample"].recipe_changes) if prepared.name == "sample" else {}
+systems = comparison.overview()
+plots.show_table(systems)
+
+# %% [markdown]
+# What they have in common: L goes in, ab comes out, at the same size. What they differ in:
+#
+# - **Where they start.** From weights that know ImageNet's classes (`resnet…`, `unet…`), or from noise.
+# - **What is in the middle.** 001's `simple_cnn` repeats each of its last findings over 8 x 8 pixels; 002's `fusion` asks
+#   a classifier what the photo shows; the `unet`s hand edges across and add the average of the whole photo.
+# - **What they are asked.** Most compute a colour and are judged by its squared error. `zhang` gives a probability to
+#   each of 261 colours, and rare ones count more. `zhang_mse` is the same network, judged by the squared error: what the
+#   author of document 003 fell back to.
+#
+# ## Read the recipe
+# The settings of the chosen system are the `published` column: its document's, and where that is silent, those of the
+# code or article behind it, or ours (the comments in `colorlib/recipes.py` tell which). Document 000 "unfroze more
+# layers" of the encoder and does not say which; here all are trained. On a laptop, the preset `sample` makes everything
+# smaller, so that the whole study takes minutes. On a Colab GPU both columns are the same, unless the photos are the few
+# of the sample.
+
+# %%
+small = dict(runtime.PRESETS["sample"].recipe_changes) if prepared.name == "sample" else {}
 chosen = {"batch_size": batch_size, "n_epochs": n_epochs, "lr": learning_rate}
-changes |= {name: value for name, value in chosen.items() if value}
-recipe = recipes.get(recipe_name, encoder_weights=encoder_weights, **changes)
+changes = small | {name: value for name, value in chosen.items() if value}
+if recipes.RECIPES[recipe_name].encoder_weights != "none":
+    changes["encoder_weights"] = encoder_weights
+recipe = recipes.get(recipe_name, **changes)
 settings = pd.DataFrame({"published": asdict(recipes.RECIPES[recipe_name]), "here": asdict(recipe)})
 settings["changed"] = ["*" if a != b else "" for a, b in zip(settings.published, settings.here)]
 plots.show_table(settings)
 
 # %% [markdown]
 # ## Follow a photo through the network
-# The encoder is the first 15 of a ResNet34's 34 layers. It makes the picture eight times smaller while it finds out what
-# is where. The decoder turns these findings into two numbers for each pixel and makes the picture large again.
+# The first half makes the picture smaller while it finds out what is where. The second half turns these findings into
+# two numbers for each pixel, and makes the picture large again.
 #
 # The first layer of a ResNet expects three colour channels. Ours gets one: grey. Document 000 sums the layer's weights
 # over the colour channels, which is what the original computes when all three are equal. It fed `rgb2gray` of the
@@ -130,13 +178,15 @@ plots.show_table(settings)
 
 # %%
 model = models.build(recipe.model).eval()
-parts = {f"encoder.{name}": part for name, part in model.encoder.named_children()}
-parts |= {f"decoder.{name}": part for name, part in model.decoder.named_children()}
-x, sizes = torch.full((1, 1, 224, 224), 0.5), {}  # a grey photo
-for name, part in parts.items():
-    x = part(x)
-    sizes[name] = tuple(x.shape[1:])
-plots.show_table(pd.Series(sizes, name="output for (1, 224, 224)").to_frame())
+sizes = []
+for name, part in model.named_modules():
+    if name.count(".") == 1 and "classifier" not in name:  # parts of parts, such as encoder.layer1
+        note = lambda _part, _x, y, name=name: sizes.append([name, tuple(y.shape[1:])])  # noqa: E731
+        part.register_forward_hook(note)
+with torch.no_grad():
+    model(torch.full((1, 1, 224, 224), 50.0))  # a grey photo
+sizes = pd.DataFrame(sizes, columns=["part", "output for (1, 224, 224)"])
+plots.show_table(sizes.set_index("part"))
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %% [markdown]
@@ -160,7 +210,7 @@ print(f"All grey has an MSE of {grey_floor:.5f} on these photos.")
 # %%
 torch.manual_seed(0)
 model = models.build(recipe.model).to(device).train()
-optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 for step in range(31):
     loss = F.mse_loss(color.to_unit(model(L)), color.to_unit(ab))
     optimizer.zero_grad()
@@ -244,10 +294,119 @@ figure = plots.grid(rows, captions=names, side=8)
 plots.show(figure, "02_progress", "The same photos after some of the epochs")
 
 # %% [markdown]
+# ## Learn one photo by heart
+# Document 002's first network, `alpha`, is trained and tested on one image, on purpose. Here is its thousand steps, at
+# 128 x 128 (the article that the document reports on has 400 x 400, which takes ten times as long).
+
+
+# %%
+def lab_of(name):
+    small_photo = transform.resize(getattr(samples, name)(), (128, 128))
+    return color.photo_to_lab((255 * small_photo).astype(np.uint8))
+
+
+torch.manual_seed(0)
+L, ab = lab_of("astronaut")
+alpha = models.build("alpha")
+optimizer = torch.optim.RMSprop(alpha.parameters(), lr=1e-3)
+for _ in range(1000):
+    loss = losses.mse_per_photo(alpha(L), ab).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+print(f"MSE after 1,000 steps: {loss.item():.5f}")
+
+# %% [markdown]
+# The photo it knows, and one that it does not; MSE relative to the photo's own mean colour, the best that a single
+# colour can do.
+
+# %%
+rows = []
+for name in ("astronaut", "coffee"):
+    L, ab = lab_of(name)
+    with torch.no_grad():
+        guess = alpha(L)
+    mean = ab.mean(dim=(2, 3), keepdim=True).expand_as(ab)
+    share = (losses.mse_per_photo(guess, ab) / losses.mse_per_photo(mean, ab)).item()
+    print(f"{name}: {share:.2f} of its own mean colour's MSE")
+    rows.append([plots.to_rgb(L, 0 * ab), plots.to_rgb(L, ab), plots.to_rgb(L, guess)])
+figure = plots.grid(rows, ["grey", "the truth", "alpha"], side=2.2)
+plots.show(figure, "02_alpha", "A photo learnt by heart, and another one")
+
+# %% [markdown]
+# On its own photo the error is a small part of what the best single colour leaves. The other photo gets the colours of
+# the first one, wherever its greys happen to look alike: nothing ever told the network which of its findings hold for
+# other photos. A low training error proves that a network can learn. It does not prove that it has learnt to colour.
+#
+# ## Compare the systems
+# Each system gets the same time on the same photos, at the same size. The time is turned into a number of steps after
+# 50 timed ones, and the recipe's schedule is stretched to fit. Run it again and it goes on where it was.
+# A few seconds on the sample show how it works, and no more. What 20 minutes on 16,000 photos gave stands in the
+# project's README; the same from a terminal: `python -m colorlib.comparison DATA OUT --minutes 20`.
+
+# %%
+names = [name.strip() for name in compare.split(",") if name.strip()] or runtime.preset().compare
+seconds = 60 * compare_minutes or runtime.preset().compare_seconds
+same = {"size": min(recipe.size, 128)}
+folder = runtime.runs_dir() / f"comparison-{prepared.name}-{seconds:g}s"
+runs = comparison.compare(names, prepared, folder, seconds, **{**small, **same})
+val_photos = data.Photos(prepared.files("val"), recipe.size, recipe.resize)
+compared = comparison.table(runs, val_photos)
+plots.show_table(compared)
+
+# %% [markdown]
+# Read the error beside the floors, and then the last column, `chroma`: how colourful the guesses are on average,
+# compared with the truth. An average over what might be is duller than any of it. That is why document 002 says of its
+# `beta` that it colours everything brown, and why it adds a classifier in `fusion`: with both in `compare`, this column
+# shows what that brings. It needs the classifier's weights, and more than seconds.
+
+# %%
+figure = plots.comparison(runs)
+plots.show(figure, "02_comparison", "Validation MSE against training time, with the floors")
+files = prepared.files("val")
+rows = comparison.pictures(runs, files[:: max(1, len(files) // 6)])
+figure = plots.grid(rows, captions=["grey", "the truth", *runs])
+plots.show(figure, "02_systems", "The same photos, coloured by each of the systems")
+
+# %% [markdown]
+# ## Choose a colour instead of computing one
+# If an apple may be red or green, the guess with the lowest squared error is a brown between the two, which no apple
+# has. Zhang's way out is to ask for probabilities: how likely is each of a set of colours, here the 261 points of a grid
+# (of size 10, in the ab plane) that come nearest to some sRGB colour? Only 229 of them
+# are sRGB colours themselves, and Zhang's list has 313; the network takes any. A true colour between the points counts partly
+# for each of its five nearest. And since most of the world is nearly grey, rare colours get a larger weight in the loss.
+
+# %%
+prior = losses.prior_of(prepared.files("train"))
+weights = losses.class_weights(prior)
+common, rare = weights[prior.argmax()], weights.max()
+print(f"The commonest bin has {prior.max():.0%} of the colours and counts {common:.2f} times;")
+print(f"the rarest counts {rare:.1f} times. Over all colours the mean is {prior @ weights:.3f}.")
+figure = plots.ab_bins(prior.numpy(), weights.numpy())
+plots.show(figure, "02_bins", "The bins of colour, how often they occur, and their weights")
+
+# %% [markdown]
+# How to make one colour of the probabilities? Their mean (T = 1) is dull again. The likeliest (T = 0) is vivid, and
+# jumps from patch to patch. Zhang sharpens the probabilities a little and then takes the mean: T = 0.38. One photo at
+# several temperatures, by the network just compared, which has seen next to nothing:
+
+# %%
+rgb, temperatures = photos.open_photo(files[0]), [1, 0.7, 0.38, 0.2, 0.1, 0]
+run = (
+    runs.get("zhang") or comparison.compare(["zhang"], prepared, folder, seconds, **small)["zhang"]
+)
+model, row = run.model(), []
+for model.T in temperatures:
+    row.append(colorize.colorize(model, rgb, run.recipe.size))
+figure = plots.grid([[*row, rgb]], [*(f"T = {T}" for T in temperatures), "the truth"])
+plots.show(figure, "02_temperature", "One photo decoded at temperatures from 1 to 0")
+
+# %% [markdown]
 # ## Recap
-# - The recipe is one record; the network is an encoder that looks and a decoder that paints.
+# - The recipe is one record; the network looks first and then paints.
 # - The loop fits on a page, and `fit` is that loop with saving, resuming and validation.
 # - A range test shows how large a learning rate may be.
 # - A validation error counts only beside the floors; the curves show when learning turns into memorising.
+# - What the loss rewards is what comes out: squared error makes dull colours, and probabilities leave the choice open.
 #
 # Next: [`03_evaluate`](03_evaluate.ipynb) measures the trained network on photos that it has never seen.

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import skimage.color
+import skimage.data
 import torch
+from skimage.color.colorconv import rgb_from_xyz
 
 from colorlib import color
 
@@ -217,3 +219,96 @@ def test_unit_scale(ab, unit):
 def test_unit_scale_and_back_on_tensors():
     ab = torch.linspace(-110, 110, 2001).view(1, 1, -1, 1).expand(1, 2, -1, 1)
     assert (color.from_unit(color.to_unit(ab)) - ab).abs().max() < 1e-4
+
+
+def sparse_cube(step):
+    """Every `step`-th value of each channel: uint8 (1, 3, n, 1)."""
+    values = torch.arange(0, 256, step, dtype=torch.uint8)
+    return torch.cartesian_prod(values, values, values).T.reshape(1, 3, -1, 1)
+
+
+def grid_points(slabs, size=10):
+    """The points of a grid, from -400 to 400, that are nearest to some of the colours: sorted (n, 2)."""
+    reach = 400 // size
+    met = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=bool)
+    for ab in slabs:
+        a, b = (np.round(np.moveaxis(ab, 1, 0) / size) + reach).astype(int)
+        met[a, b] = True
+    return (np.argwhere(met) - reach) * size
+
+
+def distances(ab):
+    """From colours (B, 2, H, W) to every bin, in double precision: (B, H, W, Q)."""
+    difference = ab.double().permute(0, 2, 3, 1)[..., None, :] - color.ab_bins().double()
+    return torch.hypot(*difference.unbind(dim=-1))
+
+
+def assert_nearest(found, ab):
+    """Whichever of several bins at the same distance was taken."""
+    distance = distances(ab)
+    assert (distance.gather(-1, found[..., None])[..., 0] - distance.amin(dim=-1)).max() < 1e-4
+
+
+def test_bins_are_the_grid_points_nearest_to_some_srgb_colour():
+    bins = color.ab_bins()
+    assert bins.shape == (261, 2) and bins.dtype == torch.float32
+    assert np.array_equal(bins, grid_points([skimage_lab(sparse_cube(3))[1]]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size, n", [(5, 969), (10, 261), (20, 77)])
+def test_the_whole_cube_falls_on_exactly_the_bins(size, n):
+    bins = color.ab_bins(size)
+    assert len(bins) == n
+    assert np.array_equal(bins, grid_points((skimage_lab(rgb)[1] for rgb in cube()), size))
+
+
+def test_no_srgb_colour_is_further_from_its_bin_than_half_the_grid():
+    _, ab = color.rgb_to_lab(sparse_cube(3))
+    centres = color.ab_bins()[color.nearest_bin(ab)].permute(0, 3, 1, 2)
+    assert (centres - ab).abs().max() < 5 + 1e-4
+
+
+@pytest.mark.parametrize("tolerance", [0, 1e-3])  # the first bin that is left out lies 0.0019 outside
+@pytest.mark.filterwarnings("ignore:.*negative Z")
+def test_most_bins_are_displayable_at_some_lightness_and_all_are_next_to_such_a_colour(tolerance):
+    L = np.arange(1, 1000)[:, None] / 10  # steps of 1 would miss four of them
+    bins = color.ab_bins().double().numpy()
+    lab = np.dstack(np.broadcast_arrays(L, bins[:, 0], bins[:, 1]))
+    linear = skimage.color.lab2xyz(lab) @ rgb_from_xyz.T  # lab2rgb would clip it
+    fits = ((linear >= -tolerance) & (linear <= 1 + tolerance)).all(axis=2).any(axis=0)
+    assert fits.sum() == 229
+    assert np.hypot(*(bins[~fits, None] - bins[fits]).T).min(axis=0).max() < 15  # a neighbour, if only diagonally
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_nearest_bin_of_a_photo_is_that_of_a_full_search(name):
+    _, ab = color.photo_to_lab(getattr(skimage.data, name)()[::5, ::5])
+    found = color.nearest_bin(ab)
+    assert found.shape == (1, *ab.shape[2:]) and found.dtype == torch.int64
+    assert len(found.unique()) > 20  # else the photo says little
+    assert_nearest(found, ab)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_bin_is_its_own_nearest_whatever_the_batch(device):
+    ab = color.ab_bins().view(3, 29, 3, 2).permute(0, 3, 1, 2).to(device)
+    for moved in (ab, ab + 4.9, ab - 4.9):
+        found = color.nearest_bin(moved)
+        inside = (color.ab_bins()[found.cpu()].permute(0, 3, 1, 2) - moved.cpu()).abs().amax(dim=1) < 5
+        assert found.device == ab.device and inside.all()
+    assert torch.equal(color.nearest_bin(ab).cpu(), torch.arange(261).view(3, 29, 3))
+
+
+def test_beyond_the_gamut_it_is_the_bin_nearest_to_the_grid_point():
+    ab = torch.rand(1, 2, 60, 60, generator=torch.Generator().manual_seed(0)) * 400 - 200
+    found = color.nearest_bin(ab)
+    assert (distances(ab).amin(dim=-1) > 20).float().mean() > 0.5  # most are far outside
+    assert_nearest(found, (ab / 10).round() * 10)
+
+
+@pytest.mark.parametrize("a", [math.inf, -math.inf, 1e30, -3e38, 204.0, -1000.0, 0.0])
+@pytest.mark.parametrize("b", [math.inf, -1e30, 206.0])
+def test_colours_off_the_grid_count_as_its_edge(a, b):
+    ab = torch.tensor([a, b]).view(1, 2, 1, 1)
+    assert torch.equal(color.nearest_bin(ab), color.nearest_bin(ab.clamp(-200, 200)))

@@ -110,7 +110,7 @@ def alone(prepared, tmp_path_factory):
 
 
 def same_losses(history, other):
-    for column in ("train_mse", "val_mse", "lr"):
+    for column in ("train_loss", "val_loss", "val_mse", "lr"):
         assert history[column].tolist() == pytest.approx(other[column].tolist(), rel=1e-5)
 
 

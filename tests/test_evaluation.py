@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import color, data, evaluation
+from colorlib import color, data, evaluation, losses
 from colorlib.data import Photos
 from colorlib.evaluation import evaluate, interval, style, table
 
@@ -131,7 +131,7 @@ def test_the_model_is_judged_in_evaluation_mode_and_left_as_it_was(photos, train
 def test_mse_is_that_of_ab_over_255():
     ab, pred_ab = torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4, 4)
     pred_ab[1, 0] = 51  # a fifth of the scale, in one channel of two, in the second photo
-    np.testing.assert_allclose(evaluation.mse_per_photo(pred_ab, ab), [0, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(losses.mse_per_photo(pred_ab, ab), [0, 0.02], rtol=1e-6)
 
 
 def test_table_has_the_floors_and_then_the_model(rows):

@@ -56,11 +56,23 @@ def test_grey_keeps_lightness_and_drops_colour():
     assert (color.photo_to_lab(grey)[0] - color.photo_to_lab(rgb)[0]).abs().max() < 0.5
 
 
+def training_history(train_loss, val_mse, val_loss=None):
+    epoch = range(1, len(val_mse) + 1)
+    return pd.DataFrame({"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss or val_mse, "val_mse": val_mse})
+
+
+def test_a_loss_that_is_not_mse_gets_axes_of_its_own_and_decides_what_is_best():
+    history = training_history([5.0, 4, 3], [4e-3, 2e-3, 3e-3], [4.5, 4.2, 4.1])
+    mse, loss = plots.curves(history, FLOORS).axes
+    assert [line.get_ydata().tolist() for line in mse.lines[:2]] == [[4e-3, 2e-3, 3e-3], [3e-3]]
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[5.0, 4, 3], [4.5, 4.2, 4.1], [4.1]]
+
+
 def test_curves_show_history_and_floors():
-    history = pd.DataFrame({"epoch": [1, 2, 3], "train_mse": [3e-3, 2e-3, 1e-3], "val_mse": [4e-3, 2e-3, 3e-3]})
+    history = training_history([3e-3, 2e-3, 1e-3], [4e-3, 2e-3, 3e-3])
     ax = plots.curves(history, {"grey": 5e-3, "train_mean": 4e-3, "oracle": 2e-3}).axes[0]
     drawn = [line.get_ydata() for line in ax.lines]
-    assert np.array_equal(drawn[0], history.train_mse) and np.array_equal(drawn[1], history.val_mse)
+    assert np.array_equal(drawn[0], history.train_loss) and np.array_equal(drawn[1], history.val_mse)
     assert np.ravel(drawn[2]).tolist() == [2e-3]  # the best epoch is marked
     assert [y[0] for y in drawn[3:]] == [5e-3, 4e-3, 2e-3]
 
@@ -103,7 +115,7 @@ FLOORS = {"grey": 5e-3, "train_mean": 4e-3, "oracle": 2e-3}
 
 
 def test_live_curves_redraw_in_one_place_and_not_too_often(page):
-    history = pd.DataFrame({"epoch": [1, 2], "train_mse": [3e-3, 2e-3], "val_mse": [4e-3, 2e-3]})
+    history = training_history([3e-3, 2e-3], [4e-3, 2e-3])
     draw = plots.live_curves("live", "MSE by epoch")
     draw(history[:1], FLOORS)
     draw(history, FLOORS)  # too soon
@@ -115,13 +127,13 @@ def test_live_curves_redraw_in_one_place_and_not_too_often(page):
 
 def test_live_curves_outside_a_notebook_write_the_file_and_say_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path))
-    history = pd.DataFrame({"epoch": [1], "train_mse": [3e-3], "val_mse": [4e-3]})
+    history = training_history([3e-3], [4e-3])
     plots.live_curves("live", "")(history, FLOORS)
     assert (tmp_path / "figures" / "live.png").is_file() and not capsys.readouterr().out
 
 
 def test_range_test_marks_the_lowest_loss_and_the_rates_below_it():
-    frame = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1, 1], "mse": [4e-3, 2e-3, 3e-3, 9e-3]})
+    frame = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1, 1], "loss": [4e-3, 2e-3, 3e-3, 9e-3]})
     ax = plots.range_test(frame).axes[0]
     assert [line.get_xydata().tolist() for line in ax.lines] == [frame.to_numpy().tolist(), [[1e-2, 2e-3]]]
     assert ax.texts[0].get_text() == "lowest at 0.01"

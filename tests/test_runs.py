@@ -24,7 +24,8 @@ def facts(photos="p", **changes):
 def saved(folder, step, name="last", val_mse=0.2, losses=(), **changes):
     """Add a checkpoint to a run's folder, made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    more = {"step": step, "epoch": 1, "val_mse": val_mse, "history": [{"val_mse": loss} for loss in losses]}
+    more = {"step": step, "epoch": 1, "val_mse": val_mse, "val_loss": val_mse}
+    more["history"] = [{"val_mse": loss, "val_loss": loss} for loss in losses]
     checkpoints.save(folder, name, {"model": {}, "from": folder.name}, facts(**changes) | more)
 
 

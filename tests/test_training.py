@@ -77,7 +77,12 @@ def whole(dropping, prepared, tmp_path_factory):
 def scripted(monkeypatch, losses):
     """Make the validation loss of each epoch what the test wants it to be."""
     real, losses = evaluation.evaluate, iter(losses)
-    monkeypatch.setattr(evaluation, "evaluate", lambda *args: real(*args).assign(mse=next(losses)))
+
+    def fake(*args, **kwargs):
+        value = next(losses)
+        return real(*args, **kwargs).assign(mse=value, loss=value)
+
+    monkeypatch.setattr(evaluation, "evaluate", fake)
 
 
 class Killed(BaseException):
@@ -109,10 +114,10 @@ def at_step(monkeypatch, number, action, after=False):
 
 def test_the_loss_falls(whole):
     history = whole.history
-    assert history.columns.tolist() == ["epoch", "train_mse", "val_mse", "lr", "seconds", "waiting"]
+    assert history.columns.tolist() == ["epoch", "train_loss", "val_loss", "val_mse", "lr", "seconds", "waiting"]
     assert history.epoch.tolist() == [1, 2, 3]
-    assert history.train_mse.is_monotonic_decreasing
-    assert history.train_mse.iloc[-1] < 0.7 * history.train_mse.iloc[0]
+    assert history.train_loss.is_monotonic_decreasing
+    assert history.train_loss.iloc[-1] < 0.7 * history.train_loss.iloc[0]
     assert (history.seconds > 0).all() and history.waiting.between(0, 1, inclusive="neither").all()
     pd.testing.assert_frame_equal(pd.read_csv(whole.dir / "history.csv"), history)
 
@@ -184,7 +189,7 @@ def test_every_precision_trains_and_is_gone_on_with(prepared, tmp_path, precisio
     once = fit(recipe(precision=precision), prepared, tmp_path / "once")
     for n in (1, 3):
         twice = fit(recipe(precision=precision, n_epochs=n), prepared, tmp_path / "twice")
-    assert once.facts["precision"] == precision and once.history.train_mse.is_monotonic_decreasing
+    assert once.facts["precision"] == precision and once.history.train_loss.is_monotonic_decreasing
     assert same(result(once.dir), result(twice.dir))
 
 
@@ -263,7 +268,7 @@ def test_document_001_is_trained_as_it_says(source_text, record):
     text = source_text("001")
     assert "cyclic learning rates" in text
     highest = number(r"maximum learning rate of ([\d.]*\d)", text)
-    history, rates, epochs = record("resnet34_cyclic", losses=range(100, 0, -1))
+    history, rates, epochs = record("resnet34_deep", losses=range(100, 0, -1))
     assert len(history) == len(epochs) == number(r"for (\d+) epochs", text)
     assert all(sorted(itertools.chain(*epoch)) == list(range(330)) for epoch in epochs)  # all photos, every time
     assert len(rates) == 30 and rates.argmax() == 15 and rates[0] == pytest.approx(highest / 25)
@@ -360,7 +365,7 @@ def test_killed_at_the_end_of_an_epoch_it_ends_with_the_same_weights(whole, prep
     if moment == "validating":  # where the first epoch's loss was made up
         for rows in (expected[2], found[2]):
             for row in rows[0]["history"][:1] + rows[1]["history"][:1]:
-                del row["train_mse"]
+                del row["train_loss"]
     assert same(found, expected)
     assert list(run.strips) == [0, 1, 2, 3]
 
