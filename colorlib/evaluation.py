@@ -47,11 +47,11 @@ def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=t
             columns["loss"].append(loss(model, L, ab, precision))
         pred_ab = predict(model, L, precision)
         columns["mse"].append(mse_per_photo(pred_ab, ab))
-        columns["chroma"].append(torch.linalg.vector_norm(pred_ab, dim=1).mean(dim=(1, 2)))
-        columns["true_chroma"].append(torch.linalg.vector_norm(ab, dim=1).mean(dim=(1, 2)))
         columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
         columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))
         columns["oracle"].append(mse_per_photo(ab.mean(dim=(2, 3), keepdim=True).expand_as(ab), ab))
+        columns["chroma"].append(torch.linalg.vector_norm(pred_ab, dim=1).mean(dim=(1, 2)))
+        columns["true_chroma"].append(torch.linalg.vector_norm(ab, dim=1).mean(dim=(1, 2)))
     model.train(was_training)
     rows = {name: torch.cat(values).double().cpu().numpy() for name, values in columns.items()}
     return pd.DataFrame({"file": [str(photo_set.files[i]) for i in chosen], **rows}, index=chosen)

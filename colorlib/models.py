@@ -202,13 +202,14 @@ class EncoderDecoder(Colorizer):
     """Strided convolutions that shrink the photo, then upsampling ones that enlarge it again (documents 002, 004).
 
     Args:
-        encoder: widths, or `(width, stride)`, of its blocks.
+        encoder: widths of its blocks, or `(width, 2)` with a stride of 2.
         decoder: widths of its blocks, with `UP` between them; what remains to L's size comes after the last layer.
         norm: with batch norms.
     """
 
     def __init__(self, encoder, decoder, norm=True):
         super().__init__()
+        self.stride = 2 ** sum(isinstance(width, tuple) for width in encoder)
         self.encoder = blocks(1, encoder, norm)
         c_in = [w[0] if isinstance(w, tuple) else w for w in encoder][-1]
         self.decoder = blocks(c_in, decoder, norm)

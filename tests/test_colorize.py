@@ -79,6 +79,13 @@ def test_the_network_sees_a_short_side_of_at_most_256(painter, size, seen):
     assert sizes == [seen]
 
 
+def test_the_network_sees_the_side_that_it_is_told(painter):
+    sizes = []
+    painter.register_forward_hook(lambda _module, inputs, _output: sizes.append(tuple(inputs[0].shape[-2:])))
+    assert colorize(painter, noise(90, 60), side=30).shape == (90, 60, 3)
+    assert sizes == [(45, 30)]
+
+
 # --- folders
 
 

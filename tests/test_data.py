@@ -553,6 +553,29 @@ def test_flips_depend_on_seed_epoch_and_index_alone(folder):
     assert all(5 <= sum(f) <= 25 for f in drawn)  # of 30, each with probability 1/2
 
 
+def test_crops_lie_anywhere_and_depend_on_seed_epoch_and_index_alone(folder):
+    files = photos.find_photos(folder)[:12]
+    whole = data.Photos(files, 16)
+
+    def places(seed, epoch):
+        found, photo_set = [], data.Photos(files, 16, seed=seed, crop=13)
+        for index in range(12):
+            rgb, full = photo_set[epoch, index], whole[epoch, index]
+            assert rgb.shape == (3, 13, 13)
+            found.append([(y, x) for y in range(4) for x in range(4) if full[:, y : y + 13, x : x + 13].equal(rgb)])
+        return found
+
+    drawn = [places(*key) for key in [(0, 0), (0, 1), (1, 0), (1, 1)]]
+    assert drawn[0] == places(0, 0) and len({str(found) for found in drawn}) == 4
+    assert len({place for found in drawn for places in found for place in places}) == 16  # none is left out
+
+
+@pytest.mark.parametrize("crop", [17, -1])
+def test_a_crop_larger_than_the_photo_is_refused(folder, crop):
+    with pytest.raises(ValueError, match=f"crop must be at most the size, 16, not {crop}"):
+        data.Photos(photos.find_photos(folder), 16, crop=crop)
+
+
 @pytest.mark.parametrize("seed", [None, 0, 7])
 def test_every_index_comes_once_per_epoch(seed):
     batch_list = list(data.Batches(range(103), 10, epoch=4, seed=seed))

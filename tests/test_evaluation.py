@@ -54,6 +54,15 @@ class Answer(torch.nn.Module):
         return self.ab.expand(len(L), 2, *L.shape[-2:])
 
 
+def test_chroma_is_the_mean_distance_from_grey(photos, painter, rows):
+    for i, row in enumerate(rows.itertuples()):
+        L, ab = color.rgb_to_lab(photos[0, i][None])
+        with torch.no_grad():
+            pred_ab = painter(L)
+        for found, colours in ((row.chroma, pred_ab), (row.true_chroma, ab)):
+            assert found == pytest.approx(np.hypot(*colours[0].double().numpy()).mean(), rel=1e-5)
+
+
 def test_errors_equal_a_slow_computation(rows, files, lab, train_mean):
     L, ab = lab
     predictions = {
@@ -62,7 +71,7 @@ def test_errors_equal_a_slow_computation(rows, files, lab, train_mean):
         "train_mean": train_mean.double().numpy(),
         "oracle": ab.mean(axis=(1, 2), keepdims=True),
     }
-    assert rows.columns.tolist() == ["file", *predictions]
+    assert rows.columns.tolist() == ["file", *predictions, "chroma", "true_chroma"]
     assert rows.file.tolist() == [str(f) for f in files]
     for name, pred_ab in predictions.items():
         unit = [(x + 128) / 255 for x in (pred_ab, ab)]

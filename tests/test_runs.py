@@ -79,7 +79,7 @@ def test_weights_of_64_bits_make_an_ordinary_model(here, tiny, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_strip_shows_the_same_photos_and_leaves_the_model_as_it_is(here, tiny, prepared, dtype):
     here.mkdir()
-    strip, model = runs.Strip(here, prepared.files("val")), models.build(tiny).to(dtype)
+    strip, model = runs.Strip(here, prepared.files("val"), 256), models.build(tiny).to(dtype)
     strip.save("truth")
     strip.save("epoch-00002", model)
     assert len(strip.photos) == runs.N_STRIP and list(Run(here).strips) == [2]
@@ -178,7 +178,7 @@ def test_the_best_comes_back_from_the_mirror_though_an_older_one_is_there(here, 
     ("changes", "told"),
     [
         ({"lr": 0.5}, "lr was 0.001 and is 0.5"),
-        ({"frozen": ()}, "frozen was ['layers.0'] and is []"),
+        ({"frozen": ()}, "frozen was ('layers.0',) and is ()"),
         ({"seed": 7, "ema": 0.9}, "ema was None and is 0.9, seed was 0 and is 7"),
         ({"photos": "q", "n_epochs": 9}, "other photos"),
     ],
@@ -193,6 +193,17 @@ def test_another_run_is_refused_and_left_untouched(here, mirror, tmp_path, where
     what = "give this one another name, or delete that one."
     assert str(caught.value) == f"{place} holds another run ({told}): {what}"
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_from_before_a_setting_existed_counts_as_one_with_its_default(here):
+    saved(here, 3)
+    (manifest,) = here.glob("*.json")
+    old = json.loads(manifest.read_text())
+    del old["recipe"]["rebalance"], old["recipe"]["crop"]
+    manifest.write_text(json.dumps(old))
+    assert restore(here, None, facts())[1]["step"] == 3
+    with pytest.raises(ValueError, match=r"crop was 1\.0 and is 0\.5"):
+        restore(here, None, facts(crop=0.5))
 
 
 @pytest.mark.parametrize(("step_here", "step_there"), [(3, 5), (5, 3)])

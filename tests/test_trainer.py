@@ -9,7 +9,7 @@ import pytest
 import torch
 from kills import same
 
-from colorlib import color, evaluation, models, recipes, runtime
+from colorlib import color, losses, models, recipes, runtime
 from colorlib.data import Photos
 from colorlib.trainer import Trainer, load_encoder, range_test
 
@@ -59,7 +59,7 @@ def rates(schedule, steps, **changes):
 def test_steps_are_those_of_torchs_optimizer(photos, name, clip):
     job = Trainer(recipe(optimizer=name, clip=clip, precision="float64"), 3)
     model = copy.deepcopy(job.model)
-    optimizer = getattr(torch.optim, name)(model.parameters(), lr=1e-2)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=1e-2, weight_decay=0)
     L, ab = color.rgb_to_lab(photos)
     for k in range(3):
         optimizer.zero_grad()
@@ -91,7 +91,7 @@ def test_a_clipped_step_is_as_long_as_the_limit_says(photos, precision):
 def test_the_loss_is_the_mean_over_the_whole_batch(photos, n):
     job = Trainer(recipe(), 3)
     L, ab = color.rgb_to_lab(photos)
-    loss = evaluation.mse_per_photo(copy.deepcopy(job.model)(L), ab).sum().item()
+    loss = losses.mse_per_photo(copy.deepcopy(job.model)(L), ab).sum().item()
     job.step(photos, n or len(photos))
     assert job.mean_loss() == pytest.approx(loss / (n or len(photos)))
 
@@ -140,10 +140,37 @@ def test_what_does_not_exist_is_answered_with_what_does(changes, message):
         Trainer(recipe(**changes), 3)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cyclic", "one-cycle"])
+def test_the_encoder_has_its_share_of_the_rate_and_all_decay(photos, schedule):
+    settings = {"encoder_lr": 0.25, "weight_decay": 0.1, "optimizer": "AdamW", "schedule": schedule}
+    job = Trainer(recipe(model="resnet18", frozen=("encoder.bn1",), **settings), 3)
+    rest, encoder = job.optimizer.param_groups
+    assert {id(p) for p in rest["params"]} == {id(p) for p in job.model.decoder.parameters()}
+    trained = {id(p) for p in job.model.encoder.parameters()} - {id(p) for p in job.model.encoder.bn1.parameters()}
+    assert {id(p) for p in encoder["params"]} == trained
+    assert rest["weight_decay"] == encoder["weight_decay"] == 0.1
+    for _ in range(3):
+        assert encoder["lr"] == pytest.approx(rest["lr"] / 4) and job.lr == rest["lr"]
+        job.step(photos[:5], 5)
+
+
+def test_rare_colours_count_more_in_the_gradient(photos):
+    even, rare = (Trainer(recipe(rebalance=0.5), 3) for _ in range(2))
+    prior = torch.linspace(1, 2, 261) / torch.linspace(1, 2, 261).sum()
+    rare.set_prior(prior.tolist())
+    L, ab = color.rgb_to_lab(photos)
+    weights = losses.class_weights(prior).float()
+    loss = losses.mse_per_photo(rare.model(L), ab, weights).mean().item()
+    for job in (even, rare):
+        job.step(photos, len(photos))
+    assert rare.mean_loss() == pytest.approx(loss, rel=1e-5) and even.mean_loss() != pytest.approx(loss, rel=1e-3)
+    assert any(not torch.equal(p, q) for p, q in zip(even.model.parameters(), rare.model.parameters()))
+
+
 # --- averaged weights
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.99])
+@pytest.mark.parametrize("keep", [0.15, 0.99])
 def test_the_average_is_a_moving_average(photos, keep):
     job = Trainer(recipe(ema=keep), 3)
     assert job.result is job.model  # nothing to average yet
@@ -151,7 +178,8 @@ def test_the_average_is_a_moving_average(photos, keep):
     for k in range(4):
         job.step(photos[k : k + 9], 9)
         now = weights(job.model)
-        mean = {key: keep * mean.get(key, now[key]) + (1 - keep) * now[key] for key in now}
+        share = min(keep, (1 + k) / (10 + k))  # less while there is little to keep
+        mean = {key: share * mean.get(key, now[key]) + (1 - share) * now[key] for key in now}
     found = weights(job.result)
     assert job.result is not job.model and not same(found, now)
     for key in found:
@@ -317,11 +345,22 @@ def test_starting_weights_are_loaded_and_told(tmp_path, monkeypatch, asked, foun
 
     monkeypatch.setattr(models, "imagenet_state", imagenet_state)
     monkeypatch.setattr(models.MODELS["tiny"], "load_imagenet", lambda self, state: loaded.append(state), raising=False)
+    monkeypatch.setattr(models.MODELS["tiny"], "backbone", "other", raising=False)
     job = Trainer(recipe(encoder_weights=asked), 3)
     assert load_encoder(job.model, job.recipe, tmp_path / "drive" / "run" if drive else None) == label
     cache = tmp_path / "drive" / "weights" if drive else None
-    assert calls == ([] if asked == "none" else [(("tiny", first), {"cache": cache})])
+    assert calls == ([] if asked == "none" else [(("other", first), {"cache": cache})])
     assert loaded == [{"a": 1}] * (found and asked != "none")
+
+
+@pytest.mark.parametrize("asked", ["imagenet", "my.pth"])
+@pytest.mark.parametrize("model", ["tiny", "zhang"])
+def test_a_network_without_a_part_for_them_is_left_without(monkeypatch, asked, model):
+    monkeypatch.setattr(models, "imagenet_state", None)  # nobody asks for any
+    job = Trainer(recipe(model=model, encoder_weights=asked), 3)
+    before = weights(job.model)
+    assert load_encoder(job.model, job.recipe) == "none"
+    assert same(weights(job.model), before)
 
 
 @pytest.mark.parametrize("content", ["garbage", "other weights"])
@@ -332,7 +371,7 @@ def test_a_file_without_the_right_weights_is_named(tmp_path, content):
     else:
         torch.save({"conv1.weight": torch.zeros(1, 1)}, file)
     job = Trainer(recipe(model="resnet34", encoder_weights=str(file)), 3)
-    with pytest.raises(ValueError, match=r"mine\.pth: does not hold the weights of torchvision's resnet34; give an"):
+    with pytest.raises(ValueError, match=r"mine\.pth: does not hold the weights of resnet34; give an"):
         load_encoder(job.model, job.recipe)
 
 
@@ -347,11 +386,11 @@ def test_the_range_test_raises_the_rate_until_the_loss_explodes(prepared):
     before = states()
     table = range_test(recipe(batch_size=128, ema=0.9), prepared, 1e-4, 1e4, n_steps=60)
     assert states() == before
-    assert table.columns.tolist() == ["lr", "mse"] and 10 < len(table) < 60
+    assert table.columns.tolist() == ["lr", "loss"] and 10 < len(table) < 60
     np.testing.assert_allclose(table.lr, np.geomspace(1e-4, 1e4, 60)[: len(table)])
-    limit = 4 * table.mse.cummin()
-    assert (table.mse[:-1] < limit[:-1]).all() and not table.mse.iloc[-1] < limit.iloc[-1]
-    assert table.mse.idxmin() > 5  # first it learns
+    limit = 4 * table.loss.cummin()
+    assert (table.loss[:-1] < limit[:-1]).all() and not table.loss.iloc[-1] < limit.iloc[-1]
+    assert table.loss.idxmin() > 5  # first it learns
 
 
 def test_the_range_test_trains_at_these_rates_on_batches_of_all_photos(prepared, monkeypatch):
@@ -360,7 +399,7 @@ def test_the_range_test_trains_at_these_rates_on_batches_of_all_photos(prepared,
         Trainer, "step", lambda self, rgb, n: [rates.append(self.lr), sizes.append(len(rgb)), step(self, rgb, n)]
     )
     table = range_test(recipe(schedule="cyclic", batch_size=4), prepared, 1e-6, 1e-4, n_steps=9)
-    assert len(table) == 9 and rates == table.lr.tolist() and sizes == [4] * 9
+    assert len(table) == 9 and rates == pytest.approx(table.lr.tolist()) and sizes == [4] * 9
     assert table.lr.iloc[[0, -1]].tolist() == [pytest.approx(1e-6), pytest.approx(1e-4)]
 
 

@@ -18,7 +18,7 @@ import torch
 from kills import same
 from torch import nn
 
-from colorlib import checkpoints, data, evaluation, models, recipes, runs, runtime, training
+from colorlib import checkpoints, data, evaluation, losses, models, recipes, runs, runtime, training
 from colorlib.data import Batches, Photos, Prepared
 from colorlib.runs import Run
 from colorlib.trainer import Trainer
@@ -131,8 +131,42 @@ def test_losses_are_means_over_photos_however_uneven_the_batches(prepared, tmp_p
     run = fit(recipe(model="grey", subset=1.0, n_epochs=1), prepared, tmp_path / "run")
     for split in ("train", "val"):
         floor = evaluation.evaluate(run.model(), Photos(prepared.files(split), 16, "crop"), [0, 0]).grey.mean()
-        assert run.history[f"{split}_mse"].tolist() == [pytest.approx(floor, rel=1e-5)]
+        assert run.history[f"{split}_loss"].tolist() == [pytest.approx(floor, rel=1e-5)]
     assert run.facts["floors"]["grey"] == pytest.approx(run.facts["val_mse"], rel=1e-6)
+
+
+def test_one_photo_is_trained_and_validated_on_a_hundred_times_an_epoch(prepared, tmp_path):
+    alone = recipe(one_photo=True, model="tiny", subset=1.0, n_epochs=2, lr=1e-3, schedule="constant", clip=None)
+    run = fit(alone, prepared, tmp_path / "run")
+    assert run.facts["step"] <= 200 and run.history.val_mse.iloc[-1] < run.history.val_mse.iloc[0]
+    first = prepared.files("train")[:1]
+    rows = evaluation.evaluate(run.model(), Photos(first, 16, "crop"), [0, 0])
+    assert rows.mse.item() == pytest.approx(run.facts["val_mse"], rel=1e-5)
+    assert run.facts["floors"]["grey"] == pytest.approx(rows.grey.item(), rel=1e-6)
+
+
+def test_rare_colours_are_counted_once_and_known_after_a_resume(prepared, tmp_path, monkeypatch):
+    weighted = recipe(rebalance=0.5)
+    once = fit(weighted, prepared, tmp_path / "once")
+    assert once.facts["prior"] == pytest.approx(losses.prior_of(prepared.files("train")).tolist(), abs=1e-12)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at_step(patch, 5, kill)
+        fit(weighted, prepared, tmp_path / "twice", minutes=0)
+    monkeypatch.setattr(losses, "prior_of", lambda *args: pytest.fail("counted again"))
+    assert same(result(fit(weighted, prepared, tmp_path / "twice").dir), result(once.dir))
+    assert not np.allclose(once.history.val_loss, once.history.val_mse, rtol=0.05)  # its own loss is another one
+
+
+def test_what_is_best_is_the_recipes_own_loss(prepared, tmp_path, monkeypatch):
+    real, values = evaluation.evaluate, iter([(3, 1), (2, 5), (4, 0)])
+
+    def fake(*args, **kwargs):
+        loss, mse = next(values)
+        return real(*args, **kwargs).assign(loss=loss, mse=mse)
+
+    monkeypatch.setattr(evaluation, "evaluate", fake)
+    run = fit(recipe(), prepared, tmp_path / "run")
+    assert (run.facts["epoch"], run.facts["val_loss"], run.facts["val_mse"]) == (2, 2, 5)
 
 
 class FourPhotos(Prepared):
@@ -160,7 +194,7 @@ def test_a_run_tells_what_it_is_and_its_model_is_the_best_one(whole, prepared):
     assert not model.training
     rows = evaluation.evaluate(model, Photos(prepared.files("val"), 16, "crop"), whole.facts["train_mean"])
     assert rows.mse.mean() == pytest.approx(whole.facts["val_mse"], rel=1e-5)
-    for part in ("test", "best after epoch", f"{whole.facts['val_mse']:.5f}", "none, by choice"):
+    for part in ("test", "best after epoch", f"{whole.facts['val_mse']:.5f}", "none"):
         assert part in str(whole)
 
 
@@ -794,7 +828,7 @@ def test_the_program_trains_and_goes_on(prepared, tmp_path, own_data, capsys, ki
         patch.setattr(torch, "compile", lambda model: model)
         assert program("resnet34", folder, run_dir, *more) == 0
     out = capsys.readouterr().out
-    assert "going on after step 1" in out and out.endswith("encoder's starting weights: none, by choice\n")
+    assert "going on after step 1" in out and out.endswith("encoder's starting weights: none\n")
     run = Run(run_dir)
     assert len(run.history) == len(Run(tmp_path / "drive").history) == 2
     assert run.recipe == recipes.get(
