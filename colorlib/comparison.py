@@ -4,6 +4,7 @@ As a program: `python -m colorlib.comparison DATA OUT --minutes 20`.
 """
 
 import argparse
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,8 @@ def main(arguments=None):
     parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE", help="starting weights of a recipe")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="settings of all recipes")
     given = parser.parse_args(arguments)
+    if given.data != "sample":  # as for training by command: the published settings, but for `--set`
+        os.environ.setdefault("COLORLIB_PRESET", "t4")
     prepared = data.ready(given.data)
     weights, changes = (dict(training.change(pair) for pair in pairs) for pairs in (given.weights, given.set))
     runs = compare(given.recipes, prepared, runtime.writable(given.out), 60 * given.minutes, weights, **changes)

@@ -337,8 +337,8 @@ class Zhang(Colorizer):
 class UNet(ResNetStart, Colorizer):
     """Ours: a ResNet that looks, skip connections that keep edges, and the whole photo's average for context.
 
-    It paints at a quarter of the size, since colour is smoother than lightness, and the rest is bilinear: no
-    checkerboards, and a tenth of the decoder's work. Sizes at 224 x 224.
+    It paints at a quarter of the size, since colour is smoother than lightness, and the rest is bilinear, which leaves
+    no checkerboards. Sizes at 224 x 224.
     """
 
     stride, enlarge = 16, "bilinear"

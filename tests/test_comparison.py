@@ -150,6 +150,7 @@ def test_the_overview_has_a_row_for_each_recipe():
 def test_the_command_leaves_a_table_a_figure_and_a_grid(prepared, tmp_path, known, monkeypatch, capsys):
     settings = [f"{name}={value}" for name, value in SMALL.items()]
     monkeypatch.setattr(comparison.recipes, "RECIPES", RECIPES)
+    monkeypatch.setenv("COLORLIB_PRESET", "sample")  # which it would set
     comparison.main(
         [str(prepared.folder), str(tmp_path), "--minutes", "0.005", "--recipes", *known, "--set", *settings]
     )

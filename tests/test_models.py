@@ -1,35 +1,69 @@
-"""Document 000's network: its sizes, its encoder, its start; and where ImageNet's weights come from."""
+"""Every network: sizes, scales, start, whether it learns, what its document says; where starting weights come from."""
 
 import hashlib
 import http.server
 import itertools
+import math
+import re
 import threading
 import types
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from skimage import data as samples
+from skimage import transform
+from torch import nn
 
-from colorlib import color, evaluation, models
+from colorlib import color, losses, models
 from colorlib.colorize import colorize
 from colorlib.data import Photos
+from colorlib.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NORM = torch.nn.BatchNorm2d
+NORM = nn.BatchNorm2d
+RESNETS = ("resnet34", "resnet18", "resnet34_x8", "resnet34_deep", "unet34", "unet18")
+SIZES = [(32, 32), (97, 61), (1, 1), (1, 50), (50, 1), (7, 9), (33, 8), (224, 224), (256, 256)]
+
+
+class Classifier(nn.Module):
+    """In the place of Inception-ResNet-v2, which takes half a second for a photo."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 1000)
+
+    def forward(self, x):
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def build(name, seed=0, real=False):
+    """A fresh network; fusion gets a small classifier unless it is to be the `real` one."""
+    torch.manual_seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "fusion" and not real:
+            patch.setattr("timm.create_model", lambda *args, **kwargs: Classifier())
+        return models.build(name)
+
+
+@pytest.fixture(scope="module", params=models.MODELS)
+def network(request):
+    """Each network in turn, not to be changed."""
+    return build(request.param).eval()
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return models.build("resnet34").eval()
+def fusion():
+    """Fusion with the real classifier, not to be changed."""
+    return build("fusion", real=True).eval()
 
 
 @pytest.fixture
 def fresh():
-    torch.manual_seed(0)
-    return models.build("resnet34")
+    return build("resnet34")
 
 
 @pytest.fixture(scope="module")
@@ -39,36 +73,568 @@ def lab(prepared):
     return color.rgb_to_lab(torch.stack([photos[0, i] for i in range(len(photos))]))
 
 
+def noise(size):
+    return torch.rand(2 if max(size) < 224 else 1, 1, *size) * 100
+
+
+def grey_floor(ab):
+    return losses.mse_per_photo(torch.zeros_like(ab), ab).mean()
+
+
+def shapes(name, size, parts=None):
+    """`(part, shape of its output)`, in the order of use, of these parts or of all convolutions. Computes nothing."""
+    found = []
+    with torch.device("meta"), torch.no_grad():
+        model = build(name).eval()
+        for part, module in model.named_modules():
+            if part in parts if parts else isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.register_forward_hook(
+                    lambda _module, _inputs, output, part=part: found.append((part, tuple(output.shape[1:])))
+                )
+        model(torch.empty(1, 1, *size))
+    return found
+
+
+def same(state, other):
+    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
+
+
+# --- sizes
+
+
 @torch.no_grad()
-def test_sizes_are_those_of_the_figure(model):
-    sizes = []
-    hooks = [
-        part.register_forward_hook(lambda _module, _input, output: sizes.append(tuple(output.shape[1:])))
-        for part in (model.encoder, *model.decoder)
-    ]
-    model(torch.full((1, 1, 224, 224), 50.0))
-    for hook in hooks:
-        hook.remove()
-    assert sizes == [
-        (128, 28, 28),
-        (128, 56, 56),
-        (64, 56, 56),
-        (64, 112, 112),
-        (64, 112, 112),
-        (32, 224, 224),
-        (16, 224, 224),
-        (2, 224, 224),
-    ]
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_output_has_the_size_of_the_input(network, size):
+    L = noise(size)
+    pred_ab = network(L)
+    assert pred_ab.shape == (len(L), 2, *size) and pred_ab.dtype == torch.float32
+    assert pred_ab.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", ["zhang"], indirect=True)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_scores_have_a_quarter_of_the_size_of_the_input(network, size):
+    L = noise(size)
+    scores = network(L, logits=True)
+    assert scores.shape == (len(L), 261, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+    assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(97, 61), (7, 9), (33, 8), (24, 40)], ids=str)
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_layer_sees_photos_of_all_sizes_at_the_same_scale(name, size):
+    def scales(size):
+        (_, first), *rest = shapes(name, size)
+        return [(part, *(Fraction(a, b) for a, b in zip(first[1:], shape[1:]))) for part, shape in rest]
+
+    assert scales(size) == scales((256, 256))  # else colours would be drawn out beside what they belong to
+
+
+@torch.no_grad()
+def test_sizes_that_do_not_divide_by_the_stride_bring_no_frame_into_the_picture(network):
+    height, width = network.stride + 1, 2 * network.stride + 1
+    plain = network(torch.full((1, 1, 2 * network.stride, 3 * network.stride), 80.0))
+    torch.testing.assert_close(network(torch.full((1, 1, height, width), 80.0)), plain[..., :height, :width])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "factor"), [("resnet34", 1), ("alpha", 2), ("zhang", 4), ("unet34", 4)])
+def test_what_is_painted_smaller_is_enlarged_in_place(name, factor):
+    model = build(name)
+    model.paint = lambda x: torch.arange(x.shape[3] // factor).expand(1, 2, x.shape[2] // factor, -1) / 255
+    x = torch.arange(41.0)
+    expected = (x + 0.5) / factor - 0.5 if factor == 4 else x // factor  # smoothly, or by repeating pixels
+    inside = slice(factor, -factor)
+    pred_ab = model(torch.zeros(1, 1, 17, 41))
+    assert pred_ab.shape == (1, 2, 17, 41)
+    found = pred_ab[..., inside]
+    torch.testing.assert_close(found, expected[inside].expand_as(found), rtol=0, atol=1e-4)
+
+
+def chain(part, *sizes):
+    return [(f"{part}.{k}", size) for k, size in enumerate(sizes)]
+
+
+FIGURE_000 = [
+    ("encoder", (128, 28, 28)),
+    ("decoder.block1", (128, 56, 56)),
+    ("decoder.block2", (64, 56, 56)),
+    ("decoder.block3", (64, 112, 112)),
+    ("decoder.block4", (64, 112, 112)),
+    ("decoder.block5", (32, 224, 224)),
+    ("decoder.block6", (16, 224, 224)),
+    ("decoder.to_ab", (2, 224, 224)),
+]
+ENCODER_002 = chain("encoder", (64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 32, 32), (256, 32, 32))
+DECODER_002 = [
+    *chain("decoder", (256, 64, 64), (128, 64, 64), (64, 64, 64), (64, 128, 128), (32, 128, 128), (16, 128, 128)),
+    ("to_ab", (2, 128, 128)),
+]
+UNET = [
+    ("encoder.layer1", (64, 56, 56)),
+    ("encoder.layer2", (128, 28, 28)),
+    ("encoder.layer3", (256, 14, 14)),
+    ("middle", (256, 14, 14)),
+    ("up2", (128, 28, 28)),
+    ("up1", (64, 56, 56)),
+    ("to_ab", (2, 56, 56)),
+]
+STAGES = {  # the side of the photo, and what comes out where
+    "resnet34": (224, FIGURE_000),
+    "resnet18": (224, FIGURE_000),
+    "simple_cnn": (
+        256,
+        [
+            *chain("features", (64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 32, 32), (512, 32, 32)),
+            ("upsample", (512, 256, 256)),
+            ("block6", (2, 256, 256)),
+        ],
+    ),
+    "resnet34_x8": (
+        256,
+        [
+            ("encoder.layer1", (64, 64, 64)),
+            ("encoder.layer2", (128, 32, 32)),
+            ("upsample4", (128, 128, 128)),
+            ("encoder.layer3", (256, 64, 64)),
+            ("encoder.layer4", (512, 32, 32)),
+            ("upsample8", (512, 256, 256)),
+            ("block6", (2, 256, 256)),
+        ],
+    ),
+    "resnet34_deep": (
+        256,
+        [
+            ("encoder", (256, 16, 16)),
+            *chain("blocks", (256, 32, 32), (128, 32, 32), (128, 64, 64), (64, 64, 64), (64, 128, 128)),
+            ("blocks.5", (32, 128, 128)),
+            ("blocks.6", (32, 256, 256)),
+            ("block6", (2, 256, 256)),
+        ],
+    ),
+    "alpha": (
+        400,
+        [
+            *chain("encoder", (8, 200, 200), (8, 200, 200), (16, 200, 200), (16, 100, 100), (32, 100, 100)),
+            ("encoder.5", (32, 50, 50)),
+            *chain("decoder", (32, 100, 100), (32, 100, 100), (32, 200, 200), (16, 200, 200)),
+            ("to_ab", (2, 200, 200)),
+        ],
+    ),
+    "beta": (256, [*ENCODER_002, *DECODER_002]),
+    "fusion": (256, [*ENCODER_002, ("fusion", (256, 32, 32)), *DECODER_002]),
+    "zhang": (
+        256,
+        [
+            ("block1", (64, 128, 128)),
+            ("block2", (128, 64, 64)),
+            ("block3", (256, 32, 32)),
+            *((f"block{k}", (512, 32, 32)) for k in range(4, 8)),
+            ("block8", (261, 64, 64)),
+        ],
+    ),
+    "autoencoder": (
+        256,
+        [
+            *chain("encoder", (32, 128, 128), (64, 64, 64), (128, 32, 32), (256, 16, 16)),
+            *chain("decoder", (256, 32, 32), (128, 32, 32), (128, 64, 64), (64, 64, 64), (64, 128, 128)),
+            ("decoder.5", (32, 128, 128)),
+            ("to_ab", (2, 128, 128)),
+        ],
+    ),
+    "unet34": (224, UNET),
+    "unet18": (224, UNET),
+}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_sizes_inside_are_those_that_the_documents_and_the_comments_give(name):
+    side, expected = STAGES[name]
+    assert shapes(name, (side, side), [part for part, _ in expected]) == expected
+
+
+# --- the scales of what goes in and comes out
+
+# What is fed for an L of 0, 50 and 100.
+PLAIN, GREY = (0, 0.5, 1), (0, 0.4663, 1)
+NORMALISED = tuple((grey - 0.449) / 0.226 for grey in GREY)
+FED = {
+    "zhang": (-0.5, 0, 0.5),  # Zhang's released code
+    **dict.fromkeys(("resnet34", "resnet18", "fusion"), GREY),
+    **dict.fromkeys(("unet34", "unet18"), NORMALISED),
+}
+
+
+@torch.no_grad()
+def test_black_to_white_is_fed_on_the_scale_that_the_network_is_made_for(request, network):
+    fed = []
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    hook = first.register_forward_hook(lambda _module, inputs, _output: fed.append(inputs[0]))
+    network(torch.tensor([0.0, 50, 100]).view(3, 1, 1, 1).expand(3, 1, 16, 16))
+    hook.remove()
+    expected = torch.tensor(FED.get(request.node.callspec.params["network"], PLAIN))
+    torch.testing.assert_close(fed[0], expected.view(3, 1, 1, 1).expand(3, 1, 16, 16), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "last", "bias"),
+    [
+        ("resnet34", "decoder.to_ab", lambda ab: ab / 255),
+        ("unet18", "to_ab", lambda ab: ab / 255),
+        ("simple_cnn", "block6.2", lambda ab: ab / 255),
+        ("alpha", "to_ab", lambda ab: torch.atanh(ab / 128)),
+    ],
+)
+def test_output_is_in_ab_units(name, last, bias):
+    model, ab = build(name), torch.tensor([50.0, -30.0])
+    layer = model.get_submodule(last)
+    layer.weight.zero_()
+    layer.bias.copy_(bias(ab))
+    pred_ab = model.eval()(torch.rand(1, 1, 16, 16) * 100)
+    torch.testing.assert_close(pred_ab, ab.view(1, 2, 1, 1).expand(1, 2, 16, 16), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["alpha", "beta", "fusion", "autoencoder"])
+def test_tanh_keeps_colours_within_128(name):
+    model = build(name)
+    model.to_ab.bias.copy_(torch.tensor([1e3, -1e3]))
+    pred_ab = model.eval()(torch.rand(1, 1, 16, 16) * 100)
+    torch.testing.assert_close(pred_ab, torch.tensor([128.0, -128.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "std"), [("resnet34", "decoder.to_ab", 0.1), ("alpha", "to_ab", 1), ("unet18", "to_ab", 0.1)]
+)
+def test_a_photo_and_its_grey_copy_get_the_same_colours(name, last, std):
+    photo = samples.astronaut()[40:136, 180:250]
+    L, _ = color.rgb_to_lab(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])
+    grey = (color.l_to_grey(L)[0, 0].numpy() * 255).round().astype(np.uint8)[..., None].repeat(3, axis=2)
+    model = build(name)
+    nn.init.normal_(model.get_submodule(last).weight, std=std)  # far from grey, where an untrained one starts
+    one, other = (colorize(model, rgb).astype(int) for rgb in (photo, grey))
+    assert np.ptp(one, axis=2).mean() > 20  # else two grey results would do
+    assert np.abs(one - other).mean() < 1
+
+
+# --- the start, and learning
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", models.MODELS)
+def test_first_loss_is_within_a_fifth_of_the_grey_floor(lab, name, seed, training):
+    L, ab = lab
+    loss = losses.mse_per_photo(build(name, seed).train(training)(L), ab).mean()
+    assert 0.8 < loss / grey_floor(ab) < 1.2
+
+
+def test_16_bits_are_fine_enough_for_colours_near_grey(network, lab):
+    with torch.no_grad():
+        exact = network(lab[0])
+        found = losses.predict(network, lab[0], torch.bfloat16)
+    assert found.dtype == torch.float32
+    assert 0 < (found - exact).abs().max() < 0.1 + 0.04 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_gradients_reach_every_parameter(lab, name):
+    L, ab = (values[::4] for values in lab)
+    model = build(RECIPES[name].model).train()
+    losses.Loss(RECIPES[name])(model, L, ab, torch.float32).mean().backward()
+    dead = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # A batch norm takes out what the bias before it adds: that gradient is 0, up to rounding.
+    pairs = itertools.pairwise(model.named_modules())
+    before_norm = {f"{name}.bias" for (name, _), (_, following) in pairs if isinstance(following, NORM)}
+    assert dead - before_norm == {name for name, p in model.named_parameters() if not p.requires_grad}
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "steps"),  # the slower of two seeds took at most two thirds of these
+    [
+        ("resnet34", 1e-3, 70),
+        ("resnet18", 1e-3, 70),
+        ("simple_cnn", 3e-3, 60),
+        pytest.param("resnet34_x8", 1e-3, 85, marks=SLOW),
+        ("resnet34_deep", 3e-3, 60),
+        ("alpha", 1e-3, 120),
+        ("beta", 1e-3, 70),
+        ("fusion", 1e-3, 60),
+        pytest.param("zhang", 3e-4, 40, marks=SLOW),
+        pytest.param("zhang_mse", 1e-4, 70, marks=SLOW),
+        ("autoencoder", 1e-3, 70),
+        ("unet34", 1e-3, 30),
+        ("unet18", 1e-3, 30),
+    ],
+)
+def test_four_photos_are_learnt_by_heart(lab, name, lr, steps):
+    L, ab = (values[::4] for values in lab)
+    model, loss = build(RECIPES[name].model), losses.Loss(RECIPES[name])
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)
+    for k in range(steps):
+        optimizer.zero_grad()
+        loss(model.train(), L, ab, torch.float32).mean().backward()
+        optimizer.step()
+        if k % 5 == 4:
+            with torch.no_grad():
+                share = losses.mse_per_photo(model.eval()(L), ab).mean() / grey_floor(ab)
+            if share < 1 / 3:  # the mean colour of all would leave a half
+                return
+    raise AssertionError(f"after {steps} steps {share:.2f} of the grey floor is left")
+
+
+@SLOW
+def test_alpha_learns_its_photo_and_no_other():
+    def lab_of(name):
+        return color.photo_to_lab((255 * transform.resize(getattr(samples, name)(), (128, 128))).astype(np.uint8))
+
+    def share(name):  # of the MSE that the photo's own mean colour has
+        L, ab = lab_of(name)
+        own = ab.mean(dim=(2, 3), keepdim=True).expand_as(ab)
+        return (losses.mse_per_photo(model(L), ab) / losses.mse_per_photo(own, ab)).item()
+
+    recipe, model = RECIPES["alpha"], build("alpha")
+    optimizer = getattr(torch.optim, recipe.optimizer)(model.parameters(), recipe.lr)
+    L, ab = lab_of("astronaut")
+    for _ in range(recipe.n_epochs * 100):
+        optimizer.zero_grad()
+        losses.mse_per_photo(model(L), ab).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert share("astronaut") < 0.1 and share("coffee") > 1
+
+
+# --- what the documents say
+
+
+def test_the_figure_of_document_000_has_these_sizes(source_text):
+    text = source_text("000").replace("$", "")
+    figure = {tuple(map(int, size)) for size in re.findall(r"(\d+) x (\d+) x (\d+)", text)}
+    assert figure == {size for _, size in FIGURE_000[1:]} | {(1, 224, 224)}
+    assert "first 6 layers of Resnet34" in text and len(build("resnet34").encoder) == 6
+
+
+def test_resnet18_is_smaller_and_else_the_same():
+    small, large = build("resnet18").state_dict(), build("resnet34").state_dict()
+    assert small.keys() < large.keys() and all(small[key].shape == large[key].shape for key in small)
+
+
+def test_the_networks_of_document_001_are_as_it_says(source_text):
+    text = source_text("001")
+    simple, deep = build("simple_cnn"), build("resnet34_deep")
+    six, three = [*simple.features, simple.block6], [part for part in deep.blocks if not isinstance(part, nn.Upsample)]
+    assert "6 convolutional blocks, where each block consists of a 3x3 convolution layer, a Relu layer" in text
+    assert "Three more blocks were added" in text and len(six) == 6 and len(three) == 3
+    for block in (*six, *three, deep.block6, build("resnet34_x8").block6):
+        assert [type(layer) for layer in block] == [nn.Conv2d, nn.ReLU, NORM]
+        assert block[0].kernel_size == (3, 3) and block[0].dilation == (1, 1)
+    (size,) = re.findall(r"5th block is \(batch size, (\d+), (\d+), (\d+)\)", text)
+    stages = dict(STAGES["simple_cnn"][1])
+    assert stages["features.4"] == tuple(map(int, size)) == dict(STAGES["resnet34_x8"][1])["encoder.layer4"]
+    factors = [float(factor) for factor in re.findall(r"scale factor of (\d+)", text)]
+    assert [simple.upsample.scale_factor, deep.blocks[0].scale_factor] == factors
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "fusion"])
+def test_the_networks_of_document_002_shrink_by_strides_and_keep_sizes_by_padding(source_text, name):
+    text = source_text("002")
+    assert all(words in text for words in ("instead use stride=2", "Upsampling layers", "padding = 'same'"))
+    model = build(name)
+    parts = [part for name, part in model.named_modules() if "classifier" not in name]
+    assert not any("Pool" in type(part).__name__ for part in parts)
+    layers = [part for part in parts if isinstance(part, nn.Conv2d)]
+    assert {layer.stride for layer in layers} == {(1, 1), (2, 2)} and model.to_ab.out_channels == 2
+    assert all(layer.padding == tuple(side // 2 for side in layer.kernel_size) for layer in layers)
+    assert sum(isinstance(part, nn.Upsample) for part in parts) == 2  # and once more at the end
+
+
+def test_the_network_of_document_003_is_as_it_says(source_text):
+    text, model = source_text("003"), build("zhang")
+    assert "over the course of 4 convolutional blocks" in text and "of 2-3 convolutional layers each" in text
+    layers = [[layer for layer in getattr(model, f"block{k}") if isinstance(layer, nn.Conv2d)] for k in range(1, 9)]
+    assert [len(block) for block in layers[:4]] == [2, 2, 3, 3]
+    assert "learn 64 features" in text and "continuously doubled until 512 is the dimension" in text
+    assert [block[-1].out_channels for block in layers[:4]] == [64, 128, 256, 512]
+    assert "scale down the channels to 256 in block 8" in text and layers[7][0].out_channels == 256
+    assert set(re.findall(r"temperature or \$T = ([\d.]+)\$", text)) == {str(model.T)}
+
+
+# --- Zhang's network
+
+
+RELEASED = {  # the shapes of the weights that Zhang et al. released for PyTorch (eccv16), by block and layer
+    "1.0": (64, 1, 3, 3), "1.2": (64, 64, 3, 3), "1.4": (64,),
+    "2.0": (128, 64, 3, 3), "2.2": (128, 128, 3, 3), "2.4": (128,),
+    "3.0": (256, 128, 3, 3), "3.2": (256, 256, 3, 3), "3.4": (256, 256, 3, 3), "3.6": (256,),
+    "4.0": (512, 256, 3, 3), "4.2": (512, 512, 3, 3), "4.4": (512, 512, 3, 3), "4.6": (512,),
+    "5.0": (512, 512, 3, 3), "5.2": (512, 512, 3, 3), "5.4": (512, 512, 3, 3), "5.6": (512,),
+    "6.0": (512, 512, 3, 3), "6.2": (512, 512, 3, 3), "6.4": (512, 512, 3, 3), "6.6": (512,),
+    "7.0": (512, 512, 3, 3), "7.2": (512, 512, 3, 3), "7.4": (512, 512, 3, 3), "7.6": (512,),
+    "8.0": (512, 256, 4, 4), "8.2": (256, 256, 3, 3), "8.4": (256, 256, 3, 3), "8.6": (313, 256, 1, 1),
+}  # fmt: skip
+HALVE = ("1.2", "2.2", "3.4")  # the layers with a stride
+
+
+@pytest.fixture(scope="module")
+def zhang313():
+    """With as many centres as the released one, and far from grey, as after training."""
+    torch.manual_seed(0)
+    model = models.Zhang(torch.rand(313, 2) * 200 - 100).eval()
+    for module in model.modules():
+        if isinstance(module, NORM):
+            module.running_mean.uniform_(0, 1)
+            module.running_var.uniform_(0.5, 2)
+    nn.init.normal_(model.block8[-1].weight)
+    nn.init.zeros_(model.block8[-1].bias)
+    return model
+
+
+def test_the_released_weights_fit_into_zhangs_network(zhang313):
+    expected = {"centres": (313, 2)}
+    for name, shape in RELEASED.items():
+        width = shape[1] if name == "8.0" else shape[0]  # the one transposed convolution
+        expected |= {f"block{name}.weight": shape, f"block{name}.bias": (width,)}
+        if len(shape) == 1:
+            expected |= {f"block{name}.running_mean": shape, f"block{name}.running_var": shape}
+            expected[f"block{name}.num_batches_tracked"] = ()
+    assert {key: tuple(value.shape) for key, value in zhang313.state_dict().items()} == expected
+
+
+@torch.no_grad()
+def test_zhangs_network_computes_what_the_released_code_does(zhang313):
+    L, state = noise((24, 40)), zhang313.state_dict()
+    x = (L - 50) / 100
+    for name, shape in RELEASED.items():
+        weight, bias = state[f"block{name}.weight"], state[f"block{name}.bias"]
+        if name == "8.0":
+            x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1).relu()
+        elif name == "8.6":
+            x = F.conv2d(x, weight, bias)
+        elif len(shape) == 1:
+            norm = state[f"block{name}.running_mean"], state[f"block{name}.running_var"]
+            x = F.batch_norm(x, *norm, weight, bias)
+        else:
+            dilation = 2 if name[0] in "56" else 1
+            x = F.conv2d(x, weight, bias, 2 if name in HALVE else 1, dilation, dilation).relu()
+    torch.testing.assert_close(zhang313(L, logits=True), x, rtol=1e-4, atol=1e-3)
+    probability = (x / zhang313.T).softmax(dim=1)  # the released code, of the same authors, leaves the temperature out
+    colours = F.conv2d(probability, state["centres"].T[:, :, None, None])
+    expected = F.interpolate(colours, scale_factor=4, mode="bilinear")
+    assert expected.std() > 10  # else all would be grey
+    torch.testing.assert_close(zhang313(L), expected, rtol=1e-3, atol=1e-2)
+
+
+@torch.no_grad()
+def test_where_one_score_is_highest_by_far_its_bin_is_the_colour():
+    model = build("zhang").eval()
+    model.block8[-1].bias[70] = 1e3
+    pred_ab = model(noise((9, 17)))
+    torch.testing.assert_close(pred_ab, color.ab_bins()[70].view(1, 2, 1, 1).expand(2, 2, 9, 17), rtol=0, atol=1e-3)
+
+
+# --- fusion's classifier
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(256, 256), (97, 61)], ids=str)
+def test_the_classifier_is_shown_the_photo_as_it_knows_photos(size):
+    model, shown = build("fusion").eval(), []
+    model.classifier.register_forward_hook(lambda _module, inputs, _output: shown.append(inputs[0]))
+    L = torch.zeros(3, 1, *size)
+    L[1], L[2, ..., size[1] // 2 :] = 100, 100
+    model(L)
+    assert shown[0].shape == (3, 3, 299, 299)
+    black, white, half = shown[0]
+    for part, value in ((black, -1), (white, 1), (half[..., :100], -1), (half[..., 200:], 1)):
+        torch.testing.assert_close(part, torch.full_like(part, value))
+    assert torch.equal(half[0], half[1]) and torch.equal(half[0], half[2])
+
+
+@torch.no_grad()
+def test_what_the_classifier_says_reaches_the_colours_of_that_photo(monkeypatch):
+    model, L = build("fusion").eval(), torch.full((2, 1, 32, 32), 50.0)
+    nn.init.normal_(model.fusion[0].weight)  # untrained it hardly listens
+
+    def painted(*classes):
+        said = F.one_hot(torch.tensor(classes), 1000).float()
+        monkeypatch.setattr(model, "classify", lambda grey: said)
+        return model(L)
+
+    one, other, mixed = painted(3, 3), painted(700, 700), painted(3, 700)
+    assert (one - other).abs().mean() > 0.1 * one.abs().mean()
+    torch.testing.assert_close(mixed, torch.stack([one[0], other[1]]))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_classes_are_inceptions_whatever_the_mode(fusion, training):
+    grey = torch.rand(2, 1, 299, 299)
+    with torch.no_grad():
+        expected = fusion.classifier.eval()((2 * grey - 1).repeat(1, 3, 1, 1)).softmax(dim=1)
+    found = fusion.train(training).classify(grey.requires_grad_())
+    fusion.eval()
+    assert type(fusion.classifier).__name__ == "InceptionResnetV2" and found.shape == (2, 1000)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(97, 61), (7, 9)], ids=str)
+def test_fusion_with_its_real_classifier_takes_any_size(fusion, size):
+    pred_ab = fusion(noise(size))
+    assert pred_ab.shape == (2, 2, *size) and pred_ab.isfinite().all()
+
+
+def test_training_leaves_the_classifier_bit_for_bit_as_it_was(lab):
+    L, ab = (values[::8] for values in lab)
+    model = build("fusion", real=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        losses.mse_per_photo(model.train()(L), ab).mean().backward()
+        optimizer.step()
+    assert all(p.grad is None and not p.requires_grad for p in model.classifier.parameters())
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {key for key in before if not key.startswith("classifier.")}
+
+
+def test_timms_weights_go_into_the_classifier_and_nowhere_else():
+    import timm
+
+    model, state = build("fusion", real=True), timm.create_model("inception_resnet_v2", pretrained=False).state_dict()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_imagenet(state)
+    assert same(model.classifier.state_dict(), state)
+    after = model.state_dict()
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    assert changed and all(key.startswith("classifier.") for key in changed)
+    with pytest.raises(RuntimeError, match="classif"):
+        model.load_imagenet({key: value for key, value in state.items() if not key.startswith("classif")})
+
+
+# --- starting weights
+
+
+def trained(arch):
+    """A torchvision ResNet as after training: fresh batch norms would hide a forgotten buffer."""
+    model = getattr(torchvision.models, arch)(weights=None)
+    for module in model.modules():
+        if isinstance(module, NORM):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model
 
 
 @torch.no_grad()
 def test_one_channel_encoder_equals_imagenets_on_a_grey_picture(fresh):
-    original = torchvision.models.resnet34(weights=None)
-    for module in original.modules():  # as after training: fresh batch norms would hide a forgotten buffer
-        if isinstance(module, NORM):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-    first_six = torch.nn.Sequential(*list(original.children())[:6]).eval()
+    original = trained("resnet34")
+    first_six = nn.Sequential(*list(original.children())[:6]).eval()
     grey = torch.rand(2, 1, 64, 48)
     expected = first_six(grey.repeat(1, 3, 1, 1))
     assert not torch.allclose(fresh.eval().encoder(grey), expected, rtol=1e-2, atol=1e-2)
@@ -76,85 +642,73 @@ def test_one_channel_encoder_equals_imagenets_on_a_grey_picture(fresh):
     torch.testing.assert_close(fresh.encoder(grey), expected, rtol=1e-4, atol=1e-4)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("size", [(32, 32), (97, 61), (224, 224), (1, 1), (1, 50), (50, 1), (7, 9), (33, 8)])
-def test_output_has_the_size_of_the_input(model, size):
-    inside = []
-    hooks = [
-        model.encoder.register_forward_hook(lambda _module, inputs, _output: inside.append(inputs[0].shape[-2:])),
-        model.decoder.register_forward_hook(lambda _module, _inputs, output: inside.append(output.shape[-2:])),
-    ]
-    pred_ab = model(torch.rand(2, 1, *size) * 100)
-    for hook in hooks:
-        hook.remove()
-    assert pred_ab.shape == (2, 2, *size)
-    assert pred_ab.isfinite().all()
-    assert inside[0] == inside[1]  # else colours would be drawn out beside what they belong to
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_resnets_weights_go_into_the_encoder_and_nowhere_else(name, cut):
+    model = build(name)
+    parts = dict(model.encoder.named_children())
+    state = trained(model.backbone).state_dict()
+    if cut:
+        state = {key: value for key, value in state.items() if key.split(".")[0] in parts}
+    assert cut != ("fc.weight" in state)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_imagenet(state)
+    expected = {key: value for key, value in state.items() if key.split(".")[0] in parts}
+    expected["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
+    assert same(model.encoder.state_dict(), expected)
+    others = {key for key in before if not key.startswith("encoder.")}
+    assert others and all(torch.equal(model.state_dict()[key], before[key]) for key in others)
 
 
-@torch.no_grad()
-def test_sizes_that_do_not_divide_by_8_bring_no_frame_into_the_picture(model):
-    plain = model(torch.full((1, 1, 16, 24), 80.0))
-    torch.testing.assert_close(model(torch.full((1, 1, 9, 17), 80.0)), plain[..., :9, :17])
+def test_weights_that_lack_a_part_of_the_encoder_are_refused(fresh):
+    state = {key: value for key, value in trained("resnet34").state_dict().items() if not key.startswith("layer2")}
+    with pytest.raises(RuntimeError, match=r"layer2\.0\.conv1"):
+        fresh.load_imagenet(state)
 
 
-@torch.no_grad()
-def test_output_is_in_ab_units(fresh):
-    fresh.decoder[-1].weight.zero_()
-    fresh.decoder[-1].bias.copy_(torch.tensor([50 / 255, -30 / 255]))  # the difference to grey, on ab_unit
-    pred_ab = fresh.eval()(torch.rand(1, 1, 16, 16) * 100)
-    torch.testing.assert_close(pred_ab, torch.tensor([50.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("training", [True, False])
-def test_first_loss_is_within_a_fifth_of_the_grey_floor(lab, seed, training):
-    torch.manual_seed(seed)
-    L, ab = lab
-    loss = evaluation.mse_per_photo(models.build("resnet34").train(training)(L), ab).mean()
-    floor = evaluation.mse_per_photo(torch.zeros_like(ab), ab).mean()
-    assert 0.8 < loss / floor < 1.2
-
-
-def test_gradients_reach_every_parameter(fresh, lab):
-    L, ab = lab
-    evaluation.mse_per_photo(fresh.train()(L), ab).mean().backward()
-    dead = [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.any()]
-    # A batch norm takes out what the bias before it adds: that gradient is 0, up to rounding.
-    pairs = itertools.pairwise(fresh.named_modules())
-    before_norm = {f"{name}.bias" for (name, _), (_, following) in pairs if isinstance(following, NORM)}
-    assert set(dead) <= before_norm
-
-
-def test_a_photo_and_its_grey_copy_get_the_same_colours(fresh):
-    photo = samples.astronaut()[40:136, 180:250]
-    L, _ = color.rgb_to_lab(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])
-    grey = (color.l_to_grey(L)[0, 0].numpy() * 255).round().astype(np.uint8)[..., None].repeat(3, axis=2)
-    torch.nn.init.normal_(fresh.decoder[-1].weight, std=0.1)  # far from grey, where an untrained one starts
-    one, other = (colorize(fresh, rgb).astype(int) for rgb in (photo, grey))
-    assert np.ptp(one, axis=2).mean() > 20  # else two grey results would do
-    assert np.abs(one - other).mean() < 1
-
-
-def test_16_bits_are_fine_enough_for_colours_near_grey(model, lab):
-    with torch.no_grad():
-        exact = model(lab[0])
-        found = evaluation.predict(model, lab[0], torch.bfloat16)
-    assert found.dtype == torch.float32 and 0 < (found - exact).abs().max() < 0.2
-
-
-def test_resnet18_has_the_same_sizes_and_fewer_weights(model):
-    small = models.build("resnet18")
-    weights = small.state_dict()
-    assert weights.keys() < model.state_dict().keys() and len(small.encoder.layer2) == 2
-    assert small(torch.rand(2, 1, 16, 24) * 100).shape == (2, 2, 16, 24)
-    small.load_imagenet(torchvision.models.resnet18(weights=None).state_dict())
+def test_networks_that_build_on_others_know_where_to_get_them():
+    backbones = {name: build(name).backbone for name in models.MODELS}
+    assert {name for name, backbone in backbones.items() if backbone} == {*RESNETS, "fusion"}
+    assert {backbone for backbone in backbones.values() if backbone} == models._IMAGENET.keys()
+    for url in models._IMAGENET.values():
+        assert re.fullmatch(r"https://.*/\w+-[0-9a-f]{8}\.pth", url)  # its name ends with the start of its hash
 
 
 def test_unknown_model_is_answered_with_the_names():
-    with pytest.raises(ValueError, match=r"no model 'resnet99'; choose one of .*resnet34"):
+    with pytest.raises(ValueError, match=r"no model 'resnet99'; choose one of .*resnet34.*unet18"):
         models.build("resnet99")
+
+
+# --- what a network costs
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_parameters_that_a_network_costs_are_those_it_has(name):
+    parameters, products = models.cost(name)
+    assert parameters == sum(p.numel() for p in build(name, real=True).parameters())
+    assert products > parameters  # each weight of a convolution is used at many places
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),  # what comes out of each: channels and side
+    [
+        ("alpha", [(8, 112), (8, 112), (16, 112), (16, 56), (32, 56), (32, 28), (32, 56), (16, 112), (2, 112)]),
+        ("autoencoder", [(32, 112), (64, 56), (128, 28), (256, 14), (128, 28), (64, 56), (32, 112), (2, 112)]),
+    ],
+)
+def test_the_products_that_a_network_costs_are_those_of_its_convolutions(name, layers):
+    pairs = itertools.pairwise([(1, 224), *layers])
+    assert models.cost(name)[1] == sum(9 * c_in * c_out * side**2 for (c_in, _), (c_out, side) in pairs)
+
+
+@pytest.mark.parametrize("name", ["alpha", "zhang"])
+def test_a_network_can_be_costed_before_anything_else_and_built_after(name):
+    color.ab_bins.cache_clear()  # as in a fresh process
+    models.cost(name)
+    assert {value.device.type for value in build(name).state_dict().values()} == {"cpu"}
+
+
+# --- where ImageNet's weights come from
 
 
 @pytest.fixture
@@ -184,7 +738,7 @@ def web(tmp_path, monkeypatch):
         thread.join()
 
     url = f"http://127.0.0.1:{server.server_port}/{file.name}"
-    monkeypatch.setitem(models._IMAGENET, "resnet34", types.SimpleNamespace(url=url))
+    monkeypatch.setitem(models._IMAGENET, "resnet34", url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setenv("no_proxy", "*")
@@ -192,10 +746,6 @@ def web(tmp_path, monkeypatch):
     yield types.SimpleNamespace(state=state, file=file, url=url, asked=asked, stop=stop, local=local)
     if thread.is_alive():
         stop()
-
-
-def same(state, other):
-    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
 
 
 def test_weights_are_fetched_once_and_kept_for_the_next_machine(web, tmp_path):

@@ -4,9 +4,16 @@ import dataclasses
 import re
 
 import pytest
+import torch
 
 from colorlib import models, recipes, runtime
 from colorlib.recipes import PUBLISHED, RECIPES, Recipe
+from colorlib.trainer import Trainer
+
+NAMES = (
+    *("resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion"),
+    *("zhang", "zhang_mse", "autoencoder", "unet34", "unet18"),
+)
 
 
 @pytest.fixture
@@ -28,6 +35,12 @@ def published(data, measure, **where):
     return dict(zip(rows.recipe, rows.published))
 
 
+def differing(name, other):
+    """The fields in which two recipes differ."""
+    one, other = (dataclasses.asdict(recipes.get(recipe)) for recipe in (name, other))
+    return {field for field in one if one[field] != other[field]}
+
+
 def test_resnet34_is_trained_as_document_000_says(t4):
     recipe = recipes.get("resnet34")
     assert dataclasses.asdict(recipe) == {
@@ -36,11 +49,17 @@ def test_resnet34_is_trained_as_document_000_says(t4):
         "model": "resnet34",
         "size": 224,
         "resize": "squash",
+        "crop": 1.0,
         "flip": True,
+        "one_photo": False,
+        "loss": "mse",
+        "rebalance": None,
         "encoder_weights": "imagenet",
         "batch_size": 128,
         "optimizer": "Adam",
         "lr": 0.001,
+        "encoder_lr": 1.0,
+        "weight_decay": 0.0,
         "schedule": "constant",
         "cycle_epochs": None,
         "clip": None,
@@ -66,24 +85,71 @@ def test_settings_stand_in_the_text_of_document_000(t4, source_text):
     assert recipe.n_epochs == number(r"total of (\d+) epochs", text)
     assert recipe.flip and number(r"flipped with a probability of ([\d.]+) for training", text) == 0.5
     assert recipe.patience == 5 and "did not improve for five consecutive epochs" in text
-    assert "Optimizer: Adam" in text
+    assert recipe.optimizer == "Adam" and "Optimizer: Adam" in text
+    assert recipe.loss == "mse" and "Loss function: mean squared error (MSE)" in text
+    assert recipe.encoder_weights == "imagenet" and "the power of pretrained models" in text
 
 
 def test_settings_of_the_original_stand_in_the_text_of_document_000(t4, source_text):
     recipe = recipes.get("resnet18")
     assert recipe.batch_size == number(r"batch size was increased from (\d+) to 128", source_text("000"))
     assert recipe.model == "resnet18" and "Resnet 18 model used in the original" in source_text("000")
-    same = dataclasses.replace(recipe, name="resnet34", model="resnet34", batch_size=128)
-    assert same == recipes.get("resnet34")
+    assert differing("resnet34", "resnet18") == {"name", "model", "batch_size"}
 
 
 def test_settings_stand_in_the_text_of_document_001(t4, source_text):
-    text, recipe = source_text("001"), recipes.get("resnet34_cyclic")
+    text, recipe = source_text("001"), recipes.get("resnet34_x8")
     assert recipe.lr == number(r"maximum learning rate of ([\d.]*\d)", text)
     assert recipe.n_epochs == number(r"CNN model for (\d+) epochs", text)
-    assert recipe.batch_size == number(r"batch size can be increased from 32 to (\d+)", text)
+    assert recipe.batch_size == number(r"batch size can be increased from (\d+) to", text)
+    assert recipe.size == number(r"small images of size (\d+)x", text)
     assert recipe.schedule == "cyclic" and "using cyclic learning rates" in text
+    assert recipe.loss == "mse" and "a regression problem" in text
+    assert recipe.encoder_weights == "imagenet" and "we used the pretrained ResNet34 model" in text
+    assert not recipe.flip and not re.search("flip|mirror|augment", text)
     assert (recipe.cycle_epochs, recipe.subset, recipe.patience) == (None, 1.0, None)
+    last = recipes.get("resnet34_deep")
+    assert last.batch_size == number(r"batch size can be increased from 32 to (\d+)", text)
+    assert differing("resnet34_x8", "resnet34_deep") == {"name", "model", "batch_size"}
+
+
+def test_settings_of_the_first_network_stand_in_the_text_of_document_001(t4, source_text):
+    text, recipe = source_text("001"), recipes.get("simple_cnn")
+    assert recipe.n_epochs == number(r"We trained this CNN model for (\d+) epochs and the validation MSE", text)
+    assert text.index("We trained this CNN model") < text.index("In the second model") < text.index("cyclic")
+    assert (recipe.schedule, recipe.loss, recipe.encoder_weights, recipe.flip) == ("constant", "mse", "none", False)
+    assert recipe.size == number(r"small images of size (\d+)x", text)
+
+
+def test_settings_stand_in_the_text_of_document_002(t4, source_text):
+    text = source_text("002")
+    assert "alpha version implemented is trained and tested on the same image" in text
+    assert "The loss function used here is MSE" in text
+    assert "parallelly uses the Inception ResNetV2 classifier" in text
+    three = [recipes.get(name) for name in ("alpha", "beta", "fusion")]
+    assert [recipe.one_photo for recipe in three] == [True, False, False]
+    assert {(recipe.loss, recipe.rebalance) for recipe in three} == {("mse", None)}
+    assert [recipe.encoder_weights for recipe in three] == ["none", "none", "imagenet"]
+    assert differing("beta", "fusion") == {"name", "model", "frozen", "encoder_weights"}
+    assert three[2].frozen == ("classifier",)  # the loss is to train the other parts
+
+
+def test_settings_stand_in_the_text_of_document_003(t4, source_text):
+    text, recipe = source_text("003"), recipes.get("zhang")
+    assert recipe.loss == "cross-entropy" and "essentially a cross entropy loss function" in text
+    assert 0 <= recipe.rebalance < 1 and "multiplied by class weights" in text
+    assert recipe.size == number(r"3 channels of (\d+)x256 pixels", text)
+    assert recipes.get("zhang_mse").loss == "mse" and "so I switched to mean squared error loss" in text
+    assert differing("zhang", "zhang_mse") == {"name", "loss", "rebalance"}
+    assert recipes.get("zhang_mse").rebalance is None
+
+
+def test_settings_stand_in_the_text_of_document_004(t4, source_text):
+    text, recipe = source_text("004"), recipes.get("autoencoder")
+    assert recipe.size == number(r"Resize the color images to (\d+) x", text) and recipe.resize == "squash"
+    assert recipe.encoder_weights == "none" and "Convolutional Neural Network from scratch" in text
+    assert recipe.loss == "mse" and "training the whole network to minimize the reconstruction error" in text
+    assert not recipe.flip and not re.search("flip|mirror|augment", text)
 
 
 def test_published_figures_stand_in_document_000(source_text):
@@ -115,13 +181,50 @@ def test_every_published_figure_says_where_it_is_from():
     assert PUBLISHED.published.between(0, 1).all()
     assert PUBLISHED.source.str.fullmatch(r"document \d{3}").all()
     assert (PUBLISHED.protocol.str.len() > 0).all()
+    assert set(PUBLISHED.recipe) <= set(RECIPES)
     assert not PUBLISHED.duplicated(["recipe", "data", "measure", "source"]).any()
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_goes_by_its_name_and_its_model_exists(name):
-    assert recipes.get(name).name == name
-    assert RECIPES[name].model in models.MODELS
+def test_there_is_a_recipe_for_every_system_and_every_network():
+    assert tuple(RECIPES) == NAMES
+    assert {recipe.model for recipe in RECIPES.values()} == set(models.MODELS)
+    assert {recipe.source for recipe in RECIPES.values()} == {"ours", *(f"document 00{k}" for k in range(5))}
+
+
+@pytest.mark.parametrize("preset", runtime.PRESETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_goes_by_its_name_and_can_be_trained_with(monkeypatch, name, preset):
+    monkeypatch.setenv("COLORLIB_PRESET", preset)
+    monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))
+    recipe = recipes.get(name)
+    assert recipe.name == name
+    with torch.random.fork_rng():
+        trainer = Trainer(recipe, 3)  # complains about a model, loss, optimizer, schedule or part that does not exist
+    assert type(trainer.optimizer).__name__ == recipe.optimizer
+    assert (recipe.encoder_weights == "imagenet") == bool(trainer.model.backbone)
+    assert recipe.encoder_weights in ("imagenet", "none")
+    # A share of the rate that applies to nothing, or to all, would be a mistake.
+    groups = {group["initial_lr"] for group in trainer.optimizer.param_groups}
+    rates = {recipe.lr, recipe.lr * recipe.encoder_lr}
+    assert len(groups) == len(rates)
+
+
+@pytest.mark.parametrize(("preset", "side"), [("t4", 224), ("sample", 56)])
+def test_what_is_cut_out_is_what_the_network_sees(monkeypatch, preset, side):
+    monkeypatch.setenv("COLORLIB_PRESET", preset)
+    seen = {name: recipes.get(name).seen for name in NAMES}
+    whole = {name: recipes.get(name).size for name in NAMES}
+    assert seen == whole | {"unet34": side, "unet18": side} and whole["unet34"] > side
+    assert recipes.get("unet34", size=100, crop=0.777).seen == 78
+
+
+def test_the_two_sizes_of_our_network_are_trained_alike():
+    assert differing("unet34", "unet18") == {"name", "model"}
+
+
+@pytest.mark.parametrize("frozen", ["encoder", ["encoder"], ("encoder",)])
+def test_frozen_parts_are_kept_as_a_tuple(frozen):
+    assert recipes.get("resnet34", frozen=frozen).frozen == ("encoder",)  # JSON has lists
 
 
 def test_the_sample_preset_makes_it_small_and_your_changes_come_last(monkeypatch):
