@@ -227,7 +227,7 @@ class EncoderDecoder(Colorizer):
 # 8 x 200 x 200, 8, 16, 16 x 100 x 100, 32, 32 x 50 x 50 -> 32 x 100 x 100, 16 x 200 x 200, 2 x 200 x 200
 _ALPHA = partial(EncoderDecoder, [(8, 2), 8, 16, (16, 2), 32, (32, 2)], [UP, 32, UP, 16], norm=False)
 
-# Its beta and the two ends of its fusion: the same, so that the classifier is all that they differ in; at 256 x 256:
+# Its beta and the two ends of its fusion: the same, so that the middle is all that they differ in; at 256 x 256:
 # 64 x 128 x 128, 128 x 64 x 64, 256 x 32 x 32, 512, 256 -> 128 x 64 x 64, 64, 32 x 128 x 128, 16, 2 x 128 x 128
 _BETA = ([(64, 2), (128, 2), (256, 2), 512, 256], [UP, 128, 64, UP, 32, 16])
 
@@ -249,12 +249,11 @@ class Fusion(EncoderDecoder):
         self.classifier = timm.create_model("inception_resnet_v2", pretrained=False).requires_grad_(False)
         self.fusion = nn.Sequential(nn.Conv2d(256 + 1000, 256, 1), nn.ReLU(inplace=True))
 
-    def see(self, L):
-        return color.l_to_grey(L)
-
-    def paint(self, grey):
-        found = self.encoder(grey)  # 256 x 32 x 32
-        classes = self.classify(grey)[:, :, None, None].expand(-1, -1, *found.shape[-2:])  # 1000 x 32 x 32
+    def paint(self, x):
+        found = self.encoder(x)  # 256 x 32 x 32
+        classes = self.classify(color.l_to_grey(100 * x))[:, :, None, None].expand(
+            -1, -1, *found.shape[-2:]
+        )  # 1000 x 32 x 32
         return self.decode(self.fusion(torch.cat([found, classes], dim=1)))  # fusion: 256 x 32 x 32
 
     @torch.no_grad()

@@ -67,7 +67,7 @@ print(f"Using the project in {root}")
 
 # %% [markdown]
 # ## Import and configure
-# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+# Well-known libraries first.
 
 # %%
 from dataclasses import asdict
@@ -79,6 +79,12 @@ import torch.nn.functional as F
 from skimage import data as samples
 from skimage import transform
 
+print(f"PyTorch {torch.__version__}, NumPy {np.__version__}, pandas {pd.__version__}")
+
+# %% [markdown]
+# Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
+
+# %%
 from colorlib import (
     color,
     colorize,
@@ -93,6 +99,8 @@ from colorlib import (
     trainer,
     training,
 )
+
+print(runtime.describe())
 
 # %% [markdown]
 # `recipe_name` names the system to train; the table below shows them all. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
@@ -117,7 +125,6 @@ compile_network = False  # @param {type: "boolean"}
 compare = ""  # @param {type: "string"}
 compare_minutes = 0.0  # @param {type: "number"}
 run_name = ""  # @param {type: "string"}
-print(runtime.describe())
 
 # %% [markdown]
 # The photos, from `01_data` if it has run:

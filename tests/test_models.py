@@ -261,7 +261,7 @@ PLAIN, GREY = (0, 0.5, 1), (0, 0.4663, 1)
 NORMALISED = tuple((grey - 0.449) / 0.226 for grey in GREY)
 FED = {
     "zhang": (-0.5, 0, 0.5),  # Zhang's released code
-    **dict.fromkeys(("resnet34", "resnet18", "fusion"), GREY),
+    **dict.fromkeys(("resnet34", "resnet18"), GREY),
     **dict.fromkeys(("unet34", "unet18"), NORMALISED),
 }
 
