@@ -26,36 +26,6 @@ SHORT_SIDE = 256  # prepared photos are at most this large, and never enlarged
 MIN_SIDE = 64  # smaller ones are left out
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-# Thresholds in Lab units, set on real photos (see `colour_fault`).
-GREY_CHROMA = 4.0
-TONED_SPREAD = 1.6
-
-
-def colour_fault(rgb):
-    """Why a photo cannot teach colour: "grey", "near-grey", "toned" (sepia and other tints), or "".
-
-    Grey: no pixel leaves the neutral axis by more than rounding. Near-grey: 95 % of the pixels have a
-    chroma under 4, as a scanned grey print or a JPEG of one has. Toned: the colour is a function of the
-    lightness alone; what a cubic in L leaves unexplained has a standard deviation under 1.6 in a and b.
-    Tried on 44 black-and-white photographs from 1890 to 1950 it recognises 42; of 2,000 colour photos it
-    calls 17 toned, of which about half are, the others being clear skies and plain close-ups.
-
-    Args:
-        rgb: uint8 array `(H, W, 3)`.
-    """
-    image = Image.fromarray(rgb)
-    image.thumbnail((96, 96), Image.Resampling.BOX)  # averages the noise away
-    L, ab = color.photo_to_lab(np.asarray(image))
-    L, ab = L.flatten().double().numpy(), ab[0].flatten(1).T.double().numpy()
-    chroma = np.hypot(*ab.T)
-    if chroma.max() < 1:
-        return "grey"
-    if np.quantile(chroma, 0.95) < GREY_CHROMA:
-        return "near-grey"
-    cubic = np.vander(L / 100, 4)
-    left = ab - cubic @ np.linalg.lstsq(cubic, ab, rcond=None)[0]
-    return "toned" if np.sqrt((left**2).mean()) < TONED_SPREAD else ""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -209,7 +179,7 @@ def _prepare_one(path, keep_grey):
     row |= {"width": width, "height": height, "pixels": hashlib.sha256(f"{rgb.shape}".encode() + rgb.data).hexdigest()}
     if min(height, width) < MIN_SIDE:
         return row | {"reason": "too small"}, None
-    fault = "" if keep_grey else colour_fault(rgb)
+    fault = "" if keep_grey else photos.colour_fault(rgb)
     if fault:
         return row | {"reason": fault}, None
     image = Image.fromarray(rgb)

@@ -103,13 +103,16 @@ from colorlib import (
 print(runtime.describe())
 
 # %% [markdown]
-# `recipe_name` names the system to train; the table below shows them all. `dataset` and `max_photos` are those of `01_data`; empty means the preset's.
-# `encoder_weights` is where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
-# `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
-# little time. `hours` ends the training cleanly so long after its cell was started; 0 is the preset's (11 with a GPU on
-# Colab or Kaggle, whose machines go away after 12: give less if the photos took long). `compile_network` tries `torch.compile`.
-# `compare` names the systems to compare at the end, and `compare_minutes` how long each is trained; empty and 0 mean the
-# preset's. A run is kept in a folder of its own: to train the same recipe with other settings, give the new run a name.
+# - `recipe_name`: the system to train; the table below shows them all. `dataset`, `max_photos` and `keep_grey` are those
+#   of `01_data`; empty and 0 mean the preset's.
+# - `encoder_weights`: where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
+# - `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
+#   little time. So does `rebalance`: 0.5 lets rare colours count more, as the last section explains.
+# - `hours` ends the training cleanly so long after its cell was started; 0 is the preset's (11 with a GPU on Colab or
+#   Kaggle, whose machines go away after 12: give less if the photos took long). `compile_network` tries `torch.compile`.
+# - `compare`: the systems to compare, such as `beta, fusion`, and `compare_minutes`: how long each is trained; empty and
+#   0 mean the preset's.
+# - `run_name`: a run is kept in a folder of its own. To train the same recipe with other settings, give it a new name.
 
 # %%
 recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion", "zhang", "zhang_mse", "autoencoder", "unet34", "unet18"]
@@ -120,6 +123,7 @@ keep_grey = False  # @param {type: "boolean"}
 batch_size = 0  # @param {type: "integer"}
 n_epochs = 0  # @param {type: "integer"}
 learning_rate = 0.0  # @param {type: "number"}
+rebalance = 0.0  # @param {type: "number"}
 hours = 0.0  # @param {type: "number"}
 compile_network = False  # @param {type: "boolean"}
 compare = ""  # @param {type: "string"}
@@ -165,6 +169,7 @@ plots.show_table(systems)
 # %%
 small = dict(runtime.PRESETS["sample"].recipe_changes) if prepared.name == "sample" else {}
 chosen = {"batch_size": batch_size, "n_epochs": n_epochs, "lr": learning_rate}
+chosen["rebalance"] = rebalance
 changes = small | {name: value for name, value in chosen.items() if value}
 if recipes.RECIPES[recipe_name].encoder_weights != "none":
     changes["encoder_weights"] = encoder_weights
@@ -382,6 +387,7 @@ plots.show(figure, "02_systems", "The same photos, coloured by each of the syste
 # (of size 10, in the ab plane) that come nearest to some sRGB colour? Only 229 of them
 # are sRGB colours themselves, and Zhang's list has 313; the network takes any. A true colour between the points counts partly
 # for each of its five nearest. And since most of the world is nearly grey, rare colours get a larger weight in the loss.
+# The authors of document 001 wished for that too, for red and yellow: with `rebalance` any system gets it.
 
 # %%
 prior = losses.prior_of(prepared.files("train"))

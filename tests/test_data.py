@@ -114,23 +114,23 @@ def folder(tmp_path_factory):
     ids="colour, JPEG, small, grey, grey JPEG, scan, faint tint, sepia, sepia JPEG, blue, blue JPEG".split(", "),
 )
 def test_colour_fault(name, change, faults):
-    assert data.colour_fault(change(SCENES[name])) in faults
+    assert photos.colour_fault(change(SCENES[name])) in faults
 
 
 def test_scan_of_a_grey_print_is_near_grey():
-    assert data.colour_fault(scanned(SCENES["coffee"])) == "near-grey"
+    assert photos.colour_fault(scanned(SCENES["coffee"])) == "near-grey"
 
 
 @pytest.mark.parametrize("value, fault", [((0, 0, 0), "grey"), ((255, 255, 255), "grey"), ((200, 60, 20), "toned")])
 @pytest.mark.parametrize("shape", [(64, 64), (64, 3000), (1, 1)])
 def test_colour_fault_of_a_flat_picture(value, fault, shape):
-    assert data.colour_fault(np.full((*shape, 3), value, dtype=np.uint8)) == fault
+    assert photos.colour_fault(np.full((*shape, 3), value, dtype=np.uint8)) == fault
 
 
 @needs_photos
 def test_old_black_and_white_photographs_are_recognised():
     files = photos.find_photos(PHOTOS / "bw")
-    faults = [data.colour_fault(photos.open_photo(file)) for file in files]
+    faults = [photos.colour_fault(photos.open_photo(file)) for file in files]
     assert len(files) == 44
     assert sum(fault != "" for fault in faults) >= 40
 
@@ -139,7 +139,7 @@ def test_old_black_and_white_photographs_are_recognised():
 def test_real_colour_photos_are_hardly_ever_left_out():
     files = photos.find_photos(PHOTOS / "train")
     some = files[:: len(files) // 200][:200]
-    faults = [data.colour_fault(photos.open_photo(file)) for file in some]
+    faults = [photos.colour_fault(photos.open_photo(file)) for file in some]
     assert len(some) == 200
     assert sum(fault != "" for fault in faults) <= 6  # 3 %
 

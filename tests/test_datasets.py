@@ -70,7 +70,7 @@ def test_scenes_are_those_of_the_wheel_in_colour(no_network):
     assert set(scenes) == {*datasets.SAMPLE_TRAIN, *datasets.SAMPLE_TEST}
     for rgb in scenes.values():
         assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3
-        assert data.colour_fault(rgb) == ""
+        assert photos.colour_fault(rgb) == ""
 
 
 def test_sample_has_no_pixel_in_two_splits(numbered):
