@@ -209,13 +209,18 @@ def test_every_recipe_goes_by_its_name_and_can_be_trained_with(monkeypatch, name
     assert len(groups) == len(rates)
 
 
-@pytest.mark.parametrize(("preset", "side"), [("t4", 224), ("sample", 56)])
-def test_what_is_cut_out_is_what_the_network_sees(monkeypatch, preset, side):
-    monkeypatch.setenv("COLORLIB_PRESET", preset)
+def test_what_is_cut_out_is_what_the_network_sees(t4):
     seen = {name: recipes.get(name).seen for name in NAMES}
     whole = {name: recipes.get(name).size for name in NAMES}
-    assert seen == whole | {"unet34": side, "unet18": side} and whole["unet34"] > side
-    assert recipes.get("unet34", size=100, crop=0.777).seen == 78
+    assert seen == whole | {"unet34": 224, "unet18": 224} and whole["unet34"] == 256
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "side"),
+    [(64, 0.875, 64), (144, 8 / 9, 128), (100, 0.777, 80), (20, 0.1, 16), (61, 1.0, 61), (16, 0.9, 16)],
+)
+def test_a_crop_needs_no_growing_to_be_divided_by_16(size, crop, side):
+    assert recipes.get("unet34", size=size, crop=crop).seen == side
 
 
 def test_the_two_sizes_of_our_network_are_trained_alike():
