@@ -49,7 +49,7 @@ class Recipe:
         """Side in pixels of what the network sees while it is trained: the size, or a crop, a multiple of 16.
 
         Networks divide the size by up to 16, and grow a photo that does not divide. One that is trained on grown photos
-        only is lost on others: `unet18`, after some epochs on crops of 56, had an MSE of 0.0027 on such, and of 0.0042 on
+        only is lost on others: `unet18`, after 8 epochs on crops of 56, had an MSE of 0.0027 on such, 0.0042 on
         photos of 64 x 64. The reverse does no harm.
         """
         return self.size if self.crop == 1 else max(16, 16 * round(self.size * self.crop / 16))
