@@ -19,6 +19,7 @@ from colorlib.photos import open_photo
 from colorlib.trainer import trial
 
 NAMES = tuple(name for name, recipe in recipes.RECIPES.items() if not recipe.one_photo)
+_STRETCHED = ("batch_size", "n_epochs", "subset", "phase_epochs", "patience", "cycle_epochs")  # see `stretched`
 _MOMENTS = {"Adam": 2, "AdamW": 2, "RMSprop": 1, "SGD": 0}  # numbers that an optimizer keeps for each parameter
 
 
@@ -41,7 +42,7 @@ def overview(names=tuple(recipes.RECIPES), side=224, n_photos=2):
             parameters, multiply_adds = models.cost(recipe.model)
             model = models.build(recipe.model).to(runtime.device()).eval()
             L = torch.full((n_photos, 1, side, side), 50.0, device=runtime.device())
-            model(L[:1, :, :64, :64]).sum().item()  # the first time is slower
+            model(L).sum().item()  # the first time is slower
             begin = time.perf_counter()
             model(L).sum().item()
             speed = n_photos / (time.perf_counter() - begin)
@@ -84,13 +85,13 @@ def stretched(recipe, n_photos, n_steps, n_points=10):
     """
     batch = min(recipe.batch_size, n_photos)
     per_epoch = -(-n_photos // batch)
-    n_epochs = max(n_points, round(n_steps / per_epoch))
+    n_epochs = max(min(n_points, n_steps), round(n_steps / per_epoch))
     subset = min(1.0, max(1, n_steps // n_epochs) * batch / n_photos)
     changes = {"batch_size": batch, "n_epochs": n_epochs, "subset": subset, "phase_epochs": 1, "patience": None}
     return replace(recipe, **changes, cycle_epochs=None)
 
 
-def compare(names, prepared, root, seconds, weights=(), **changes):
+def compare(names, prepared, root, seconds, weights=(), mirror=None, **changes):
     """Train recipes for the same time each, or go on with that.
 
     The time of a step is measured first, and turned into a number of steps; validations come on top. A recipe that
@@ -101,29 +102,45 @@ def compare(names, prepared, root, seconds, weights=(), **changes):
         prepared: a `data.Prepared` set.
         root: the folder that gets a run's folder for each.
         seconds: how long to train each.
-        weights: `{name of a recipe: path}`, starting weights other than those it names.
-        changes: to every recipe, such as `size=64`, so that all are measured on the same pixels.
+        weights: `{name of a recipe: path}`, starting weights other than those it names; or "none".
+        mirror: a folder that outlives this machine; each run has its own there too.
+        changes: to every recipe. With `size` and `resize` all are measured on the same pixels.
 
     Returns:
         `{name: Run}`.
+
+    Raises:
+        ValueError: if no recipe could be trained, if one of them is for one photo, or `root` has other settings.
     """
-    found = {}
+    found, weights = {}, dict(weights)
     for name in names:
-        run_dir = Path(root) / name
-        before = checkpoints.newest(run_dir, "last")[0] if run_dir.is_dir() else None
+        run_dir, copy = Path(root) / name, mirror and Path(mirror) / name
+        start = {"encoder_weights": str(weights[name])} if name in weights else {}
+        recipe = recipes.get(name, **changes, **start)
+        if recipe.one_photo:
+            raise ValueError(f"{name} learns a single photo: leave it out of a comparison.")
+        before = next((facts for place in (run_dir, copy) if place and (facts := _begun(place))), None)
+        if before:
+            begun = recipes.Recipe(**before["recipe"])
+            if replace(recipe, **{field: getattr(begun, field) for field in _STRETCHED}) != begun:
+                raise ValueError(f"{run_dir} was begun with other settings: choose another folder, or delete it.")
         try:
             if before:
-                recipe = recipes.Recipe(**before["recipe"])
+                recipe = begun
             else:
-                start = {"encoder_weights": str(weights[name])} if name in weights else {}
-                recipe = recipes.get(name, **changes, **start)
                 n_steps = max(1, round(seconds / seconds_per_step(recipe, prepared, most=seconds / 5)))
                 n_points = 10 if seconds > 60 else 4  # a checkpoint comes with each
                 recipe = stretched(recipe, len(prepared.files("train")), n_steps, n_points)
-            found[name] = training.fit(recipe, prepared, run_dir)
-        except (MemoryError, FloatingPointError) as error:
+            found[name] = training.fit(recipe, prepared, run_dir, copy)
+        except (MemoryError, FloatingPointError, ValueError, OSError) as error:
             print(f"{name} is left out: {error}")
+    if not found:
+        raise ValueError("none of the recipes could be trained; why stands above.")
     return found
+
+
+def _begun(folder):
+    return checkpoints.newest(folder, "last")[0] if folder.is_dir() else None
 
 
 def table(runs, photo_set=None):

@@ -43,9 +43,9 @@ def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=t
     model.eval()
     for rgb in loader(photo_set, Batches(chosen, batch_size), workers):
         L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
-        if loss:
-            columns["loss"].append(loss(model, L, ab, precision))
         pred_ab = predict(model, L, precision)
+        if loss:
+            columns["loss"].append(loss.of(pred_ab, ab) if loss.kind == "mse" else loss(model, L, ab, precision))
         columns["mse"].append(mse_per_photo(pred_ab, ab))
         columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
         columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))

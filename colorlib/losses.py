@@ -14,25 +14,34 @@ class Loss:
 
     Args:
         recipe: a `recipes.Recipe`; `loss` and `rebalance` are looked at.
-        prior: of `color.ab_bins`, needed for rebalancing.
+        prior: of the bins; as long as it is None, nothing is rebalanced.
         device: where it will be computed.
+        centres: the bins, those of the model; by default `color.ab_bins`.
 
     Raises:
         ValueError: if there is no such loss.
     """
 
-    def __init__(self, recipe, prior=None, device="cpu"):
+    def __init__(self, recipe, prior=None, device="cpu", centres=None):
         if recipe.loss not in ("mse", "cross-entropy"):
             raise ValueError(f"there is no loss {recipe.loss!r}; choose mse or cross-entropy.")
-        self.kind, self.weights, self.centres = recipe.loss, None, color.ab_bins().to(device)
+        self.kind, self.weights, self.centres = (
+            recipe.loss,
+            None,
+            (color.ab_bins() if centres is None else centres).to(device),
+        )
         if recipe.rebalance is not None and prior is not None:
             self.weights = class_weights(torch.as_tensor(prior), recipe.rebalance).float().to(device)
 
     def __call__(self, model, L, ab, precision):
         """The loss photo by photo: `(B,)`, on `ab_unit` or in nats."""
         if self.kind == "mse":
-            return mse_per_photo(predict(model, L, precision), ab, self.weights)
+            return self.of(predict(model, L, precision), ab)
         return cross_entropy(predict(model, L, precision, logits=True), ab, self.centres, self.weights)
+
+    def of(self, pred_ab, ab):
+        """The same for what an MSE recipe's model has predicted already."""
+        return mse_per_photo(pred_ab, ab, self.weights)
 
 
 def predict(model, L, precision, **options):
@@ -112,11 +121,16 @@ def annealed_mean(logits, centres, T=0.38):
     """
     if T == 0:
         return centres.to(logits)[logits.argmax(dim=1)].permute(0, 3, 1, 2)
-    return torch.einsum("bqhw,qc->bchw", (logits / T).softmax(dim=1), centres.to(logits))
+    with torch.autocast(logits.device.type, enabled=False):  # which would compute the sum in 16 bits
+        return torch.einsum("bqhw,qc->bchw", (logits / T).softmax(dim=1), centres.to(logits))
 
 
-def prior_of(files, workers=0, size=64, most=10_000):
-    """How often each bin of `color.ab_bins` occurs in photos: float64 `(Q,)`, sums to 1; of at most `most` of them."""
+def prior_of(files, workers=0, size=64, most=3000):
+    """How often each bin of `color.ab_bins` occurs in photos of size x size, at a quarter of it, as when training.
+
+    Returns:
+        float64 `(Q,)`, sums to 1; over at most `most` evenly chosen photos.
+    """
     centres = color.ab_bins()
     counts = torch.zeros(len(centres), dtype=torch.float64)
     for rgb in data.some(files, size, workers, most):

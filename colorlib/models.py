@@ -213,7 +213,7 @@ class EncoderDecoder(Colorizer):
         self.encoder = blocks(1, encoder, norm)
         c_in = [w[0] if isinstance(w, tuple) else w for w in encoder][-1]
         self.decoder = blocks(c_in, decoder, norm)
-        self.to_ab = near_grey(nn.Conv2d(decoder[-1], 2, 3, padding=1))
+        self.to_ab = near_grey(nn.Conv2d([width for width in decoder if width != UP][-1], 2, 3, padding=1))
 
     def paint(self, x):
         return self.decode(self.encoder(x))
@@ -224,10 +224,11 @@ class EncoderDecoder(Colorizer):
 
 
 # Document 002's alpha, widths from the article that it reports on; on a photo of 400 x 400:
-# 8 x 200 x 200, 8, 16, 16 x 100 x 100, 32, 32 x 50 x 50 -> 32 x 100 x 100, 16 x 200 x 200, 2 x 200 x 200
-_ALPHA = partial(EncoderDecoder, [(8, 2), 8, 16, (16, 2), 32, (32, 2)], [UP, 32, UP, 16], norm=False)
+# 8 x 200 x 200, 8, 16, 16 x 100 x 100, 32, 32 x 50 x 50 -> 32 x 100 x 100, 16 x 200 x 200, 2 x 400 x 400
+_ALPHA = partial(EncoderDecoder, [(8, 2), 8, 16, (16, 2), 32, (32, 2)], [UP, 32, UP, 16, UP], norm=False)
 
-# Its beta and the two ends of its fusion: the same, so that the middle is all that they differ in; at 256 x 256:
+# Its beta and the two ends of its fusion: the same, so that the middle is all that they differ in. Widths of the
+# article's fusion; its beta has more layers. At 256 x 256:
 # 64 x 128 x 128, 128 x 64 x 64, 256 x 32 x 32, 512, 256 -> 128 x 64 x 64, 64, 32 x 128 x 128, 16, 2 x 128 x 128
 _BETA = ([(64, 2), (128, 2), (256, 2), 512, 256], [UP, 128, 64, UP, 32, 16])
 
@@ -264,12 +265,15 @@ class Fusion(EncoderDecoder):
         return self.classifier((2 * seen - 1).expand(-1, 3, -1, -1)).softmax(dim=1)
 
     def load_imagenet(self, state):
-        """Take over timm's state dict of the classifier."""
-        self.classifier.load_state_dict(state)
+        """Take over timm's state dict of the classifier; the published file has a class more, "background", first."""
+        extra = len(state["classif.bias"]) - 1000
+        self.classifier.load_state_dict({k: v[extra:] if k.startswith("classif.") else v for k, v in state.items()})
 
 
 class Zhang(Colorizer):
     """Zhang et al. 2016, whom document 003 follows: eight blocks, then a score for each of Q colours; at 256 x 256.
+
+    From the scores to two channels document 003 learns a layer; here, as in the paper, it is their annealed mean.
 
     A block is convolutions with ReLU, and one batch norm at its end; the eighth has none. No pooling: the blocks'
     last layers have a stride. Inner names and sizes are those of the released PyTorch weights, with `block` for
@@ -330,7 +334,7 @@ class Zhang(Colorizer):
         return x
 
     def paint(self, x):
-        return losses.annealed_mean(self.scores(x).float(), self.centres, self.T) / 255
+        return losses.annealed_mean(self.scores(x).to(self.centres.dtype), self.centres, self.T) / 255
 
 
 class UNet(ResNetStart, Colorizer):
@@ -454,8 +458,8 @@ def imagenet_state(arch, file=None, cache=None):
                     torch.hub.download_url_to_file(url, local, hash_prefix=prefix)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
-            f"The ImageNet weights of {arch} could not be fetched from {url} ({error}). Training starts from "
-            f"scratch and will be worse for it. To avoid that, put the file at {local} and start again.",
+            f"The ImageNet weights of {arch} could not be fetched from {url} ({error}). It starts from random "
+            f"numbers, and the result will be worse for it. To avoid that, put the file at {local} and start again.",
             stacklevel=2,
         )
         return None

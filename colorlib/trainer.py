@@ -40,7 +40,9 @@ class Trainer:
         if self.precision == torch.float64:
             model.double()
         if recipe.sync_bn and distributed.world() > 1 and self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            for name, part in model.named_children():
+                if name not in recipe.frozen:  # they do not train, and may be norms of another library
+                    setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
         self.model = self.forward = model.to(self.device, memory_format=torch.channels_last)
         self.frozen = [_part(model, name).requires_grad_(False) for name in recipe.frozen]
         self.optimizer = _optimizer(model, recipe)
@@ -55,7 +57,7 @@ class Trainer:
 
     def set_prior(self, prior):
         """How often each bin of colour occurs in the training photos; what rebalancing needs to know."""
-        self.loss = losses.Loss(self.recipe, prior, self.device)
+        self.loss = losses.Loss(self.recipe, prior, self.device, getattr(self.model, "centres", None))
 
     def start_epoch(self):
         """Begin to count anew: the sum of the photos' losses, their number, the first step that went wrong."""

@@ -91,7 +91,9 @@ class _Job:
             mean = distributed.first_of_all(lambda: mean_ab(self.files, workers=self.workers).tolist())
             rare = recipe.rebalance is not None
             prior = (
-                distributed.first_of_all(lambda: losses.prior_of(self.files, self.workers).tolist()) if rare else None
+                distributed.first_of_all(lambda: losses.prior_of(self.files, self.workers, recipe.size).tolist())
+                if rare
+                else None
             )
             self.facts |= {"encoder_weights": given, "train_mean": mean, "prior": prior, "floors": {}}
         self.trainer.set_prior(self.facts["prior"])

@@ -107,7 +107,7 @@ print(runtime.describe())
 #   of `01_data`; empty and 0 mean the preset's.
 # - `encoder_weights`: where the encoder starts: `imagenet`, `none`, or the path of a file with torchvision's weights.
 # - `batch_size`, `n_epochs` and `learning_rate` replace the recipe's if they are not 0: smaller ones for few photos or
-#   little time. So does `rebalance`: 0.5 lets rare colours count more, as the last section explains.
+#   little time. So does `rebalance`: 0.5 lets rare colours count more, as the last section explains; 1 lets none.
 # - `hours` ends the training cleanly so long after its cell was started; 0 is the preset's (11 with a GPU on Colab or
 #   Kaggle, whose machines go away after 12: give less if the photos took long). `compile_network` tries `torch.compile`.
 # - `compare`: the systems to compare, such as `beta, fusion`, and `compare_minutes`: how long each is trained; empty and
@@ -192,7 +192,8 @@ plots.show_table(settings)
 model = models.build(recipe.model).eval()
 sizes = []
 for name, part in model.named_modules():
-    if name.count(".") == 1 and "classifier" not in name:  # parts of parts, such as encoder.layer1
+    last = name and not list(part.children())  # without parts of its own
+    if name.count(".") == 1 or ("." not in name and last):  # such as encoder.layer1, or to_ab
         note = lambda _part, _x, y, name=name: sizes.append([name, tuple(y.shape[1:])])  # noqa: E731
         part.register_forward_hook(note)
 with torch.no_grad():
@@ -270,7 +271,7 @@ plots.show(plots.range_test(test), "02_range_test", "The loss while the learning
 what = recipe, prepared, runtime.runs_dir() / run_name, mirror and mirror / run_name
 how = {"hours": hours or runtime.preset().hours, "compile": compile_network}
 watch = plots.live_curves("02_curves", "MSE by epoch, with the floors")
-if torch.cuda.device_count() > 1:
+if torch.cuda.device_count() > 1 and not recipe.one_photo:
     run = training.launch(*what, **how)
 else:
     run = training.fit(*what, after_epoch=watch, **how)
@@ -353,18 +354,20 @@ plots.show(figure, "02_alpha", "A photo learnt by heart, and another one")
 # ## Compare the systems
 # Each system gets the same time on the same photos, at the same size. The time is turned into a number of steps after
 # 50 timed ones, and the recipe's schedule is stretched to fit. Run it again and it goes on where it was.
-# A few seconds on the sample show how it works, and no more. What 20 minutes on 16,000 photos gave stands in the
-# project's README; the same from a terminal: `python -m colorlib.comparison DATA OUT --minutes 20`.
+# A few seconds on the sample show how it works, and no more; on a GPU with thousands of photos it is ten minutes each.
+# What 20 minutes on 16,000 photos gave stands in the project's README, with the command for a terminal.
 
 # %%
-names = [name.strip() for name in compare.split(",") if name.strip()] or runtime.preset().compare
-seconds = 60 * compare_minutes or runtime.preset().compare_seconds
-same = {"size": min(recipe.size, 128)}
-folder = runtime.runs_dir() / f"comparison-{prepared.name}-{seconds:g}s"
-runs = comparison.compare(names, prepared, folder, seconds, **{**small, **same})
-val_photos = data.Photos(prepared.files("val"), recipe.size, recipe.resize)
-compared = comparison.table(runs, val_photos)
-plots.show_table(compared)
+preset = runtime.PRESETS["sample"] if prepared.name == "sample" else runtime.preset()
+names = [name.strip() for name in compare.split(",") if name.strip()] or preset.compare
+seconds, side = 60 * compare_minutes or preset.compare_seconds, min(recipe.size, 128)
+print(f"{len(names)} systems, {seconds:g} seconds of training each, and more for validation.")
+folder = f"comparison-{prepared.name}-{side}-{seconds:g}s"
+how = small | {"size": side, "resize": "squash", "mirror": mirror and mirror / folder}
+how["weights"] = dict.fromkeys(names, "none") if encoder_weights == "none" else {}
+runs = comparison.compare(names, prepared, runtime.runs_dir() / folder, seconds, **how)
+val_photos = data.Photos(prepared.files("val"), side)
+plots.show_table(comparison.table(runs, val_photos))
 
 # %% [markdown]
 # Read the error beside the floors, and then the last column, `chroma`: how colourful the guesses are on average,
@@ -401,16 +404,15 @@ plots.show(figure, "02_bins", "The bins of colour, how often they occur, and the
 # %% [markdown]
 # How to make one colour of the probabilities? Their mean (T = 1) is dull again. The likeliest (T = 0) is vivid, and
 # jumps from patch to patch. Zhang sharpens the probabilities a little and then takes the mean: T = 0.38. One photo at
-# several temperatures, by the network just compared, which has seen next to nothing:
+# several temperatures, by the network just compared; after some seconds on the sample it knows next to nothing:
 
 # %%
 rgb, temperatures = photos.open_photo(files[0]), [1, 0.7, 0.38, 0.2, 0.1, 0]
-run = (
-    runs.get("zhang") or comparison.compare(["zhang"], prepared, folder, seconds, **small)["zhang"]
-)
-model, row = run.model(), []
+if "zhang" not in runs:
+    runs |= comparison.compare(["zhang"], prepared, runtime.runs_dir() / folder, seconds, **how)
+model, row = runs["zhang"].model(), []
 for model.T in temperatures:
-    row.append(colorize.colorize(model, rgb, run.recipe.size))
+    row.append(colorize.colorize(model, rgb, side))
 figure = plots.grid([[*row, rgb]], [*(f"T = {T}" for T in temperatures), "the truth"])
 plots.show(figure, "02_temperature", "One photo decoded at temperatures from 1 to 0")
 

@@ -30,7 +30,7 @@ def known(monkeypatch):
         (1000, 10, 2000, (20, 100)),
         (1000, 10, 1000, (10, 100)),
         (1000, 10, 50, (10, 5)),  # half a pass, in ten parts
-        (1000, 10, 3, (10, 1)),  # never fewer than one step
+        (1000, 10, 3, (3, 1)),  # never fewer than one step
         (5, 10, 40, (40, 1)),  # a batch is at most all the photos
     ],
 )
@@ -106,6 +106,30 @@ def test_one_that_fails_is_reported_and_the_others_go_on(prepared, tmp_path, kno
     monkeypatch.setattr(training, "fit", failing)
     assert list(comparison.compare(known, prepared, tmp_path, 0.2, **SMALL)) == ["rare"]
     assert "quick is left out: a batch of 4 photos does not fit" in capsys.readouterr().out
+
+
+def test_a_comparison_with_other_settings_is_refused(prepared, tmp_path, known):
+    comparison.compare(["quick"], prepared, tmp_path, 0.2, **SMALL)
+    with pytest.raises(ValueError, match="quick was begun with other settings: choose another folder"):
+        comparison.compare(["quick"], prepared, tmp_path, 0.2, **{**SMALL, "size": 20})
+
+
+def test_one_photo_recipes_do_not_take_part(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"^alpha learns a single photo"):
+        comparison.compare(["alpha"], prepared, tmp_path, 1)
+
+
+def test_when_all_fail_that_is_the_error(prepared, tmp_path, known, capsys):
+    with pytest.raises(ValueError, match="none of the recipes could be trained"):
+        comparison.compare(["quick"], prepared, tmp_path, 1, **{**SMALL, "optimizer": "nonsense"})
+    assert "quick is left out: there is no optimizer 'nonsense'" in capsys.readouterr().out
+
+
+def test_on_a_new_machine_it_goes_on_from_the_mirror(prepared, tmp_path, known, monkeypatch):
+    first = comparison.compare(["quick"], prepared, tmp_path / "old", 1, mirror=tmp_path / "drive", **SMALL)
+    monkeypatch.setattr(comparison, "seconds_per_step", lambda *args, **kwargs: pytest.fail("timed again"))
+    again = comparison.compare(["quick"], prepared, tmp_path / "new", 1, mirror=tmp_path / "drive", **SMALL)
+    assert again["quick"].history.equals(first["quick"].history)
 
 
 def test_pictures_are_rows_of_the_same_photos(prepared, tmp_path, known):
