@@ -121,8 +121,9 @@ def annealed_mean(logits, centres, T=0.38):
     """
     if T == 0:
         return centres.to(logits)[logits.argmax(dim=1)].permute(0, 3, 1, 2)
-    with torch.autocast(logits.device.type, enabled=False):  # which would compute the sum in 16 bits
-        return torch.einsum("bqhw,qc->bchw", (logits / T).softmax(dim=1), centres.to(logits))
+    shares = (logits / T).softmax(dim=1)
+    # Not as a matrix product: autocast would run that in 16 bits.
+    return torch.stack([(shares * channel.view(1, -1, 1, 1)).sum(dim=1) for channel in centres.to(logits).T], dim=1)
 
 
 def prior_of(files, workers=0, size=64, most=3000):
