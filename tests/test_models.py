@@ -139,7 +139,7 @@ def test_sizes_that_do_not_divide_by_the_stride_bring_no_frame_into_the_picture(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "factor"), [("resnet34", 1), ("alpha", 2), ("zhang", 4), ("unet34", 4)])
+@pytest.mark.parametrize(("name", "factor"), [("resnet34", 1), ("beta", 2), ("zhang", 4), ("unet34", 4)])
 def test_what_is_painted_smaller_is_enlarged_in_place(name, factor):
     model = build(name)
     model.paint = lambda x: torch.arange(x.shape[3] // factor).expand(1, 2, x.shape[2] // factor, -1) / 255
@@ -218,8 +218,8 @@ STAGES = {  # the side of the photo, and what comes out where
         [
             *chain("encoder", (8, 200, 200), (8, 200, 200), (16, 200, 200), (16, 100, 100), (32, 100, 100)),
             ("encoder.5", (32, 50, 50)),
-            *chain("decoder", (32, 100, 100), (32, 100, 100), (32, 200, 200), (16, 200, 200)),
-            ("to_ab", (2, 200, 200)),
+            *chain("decoder", (32, 100, 100), (32, 100, 100), (32, 200, 200), (16, 200, 200), (16, 400, 400)),
+            ("to_ab", (2, 400, 400)),
         ],
     ),
     "beta": (256, [*ENCODER_002, *DECODER_002]),
@@ -451,7 +451,8 @@ def test_the_networks_of_document_002_shrink_by_strides_and_keep_sizes_by_paddin
     layers = [part for part in parts if isinstance(part, nn.Conv2d)]
     assert {layer.stride for layer in layers} == {(1, 1), (2, 2)} and model.to_ab.out_channels == 2
     assert all(layer.padding == tuple(side // 2 for side in layer.kernel_size) for layer in layers)
-    assert sum(isinstance(part, nn.Upsample) for part in parts) == 2  # and once more at the end
+    # Three in all: those of beta and fusion have the last one after the last layer.
+    assert sum(isinstance(part, nn.Upsample) for part in parts) == (3 if name == "alpha" else 2)
 
 
 def test_the_network_of_document_003_is_as_it_says(source_text):
@@ -614,8 +615,18 @@ def test_timms_weights_go_into_the_classifier_and_nowhere_else():
     after = model.state_dict()
     changed = {key for key in after if not torch.equal(after[key], before[key])}
     assert changed and all(key.startswith("classifier.") for key in changed)
-    with pytest.raises(RuntimeError, match="classif"):
+    with pytest.raises(KeyError, match="classif"):
         model.load_imagenet({key: value for key, value in state.items() if not key.startswith("classif")})
+
+
+def test_the_published_classifier_has_a_class_more_which_is_left_out():
+    model = build("fusion", real=True)
+    state = {key: value.clone() for key, value in model.classifier.state_dict().items()}
+    longer = dict(state)
+    for key in ("classif.weight", "classif.bias"):
+        longer[key] = torch.cat([torch.full_like(state[key][:1], 7), state[key]])
+    model.load_imagenet(longer)
+    assert same(model.classifier.state_dict(), state)
 
 
 # --- starting weights
@@ -692,7 +703,7 @@ def test_the_parameters_that_a_network_costs_are_those_it_has(name):
 @pytest.mark.parametrize(
     ("name", "layers"),  # what comes out of each: channels and side
     [
-        ("alpha", [(8, 112), (8, 112), (16, 112), (16, 56), (32, 56), (32, 28), (32, 56), (16, 112), (2, 112)]),
+        ("alpha", [(8, 112), (8, 112), (16, 112), (16, 56), (32, 56), (32, 28), (32, 56), (16, 112), (2, 224)]),
         ("autoencoder", [(32, 112), (64, 56), (128, 28), (256, 14), (128, 28), (64, 56), (32, 112), (2, 112)]),
     ],
 )
@@ -761,7 +772,7 @@ def test_weights_are_fetched_once_and_kept_for_the_next_machine(web, tmp_path):
 
 def test_without_network_there_is_a_warning_with_the_address(web):
     web.stop()
-    with pytest.warns(UserWarning, match="scratch") as caught:
+    with pytest.warns(UserWarning, match="random numbers") as caught:
         assert models.imagenet_state("resnet34") is None
     assert web.url in str(caught[0].message) and str(web.local) in str(caught[0].message)
 
