@@ -31,7 +31,7 @@ def colorize(model, rgb, side=NETWORK_SIDE):
     scale = side / min(L.shape[-2:])
     seen = L
     if scale < 1:
-        size = [max(1, round(side * scale)) for side in L.shape[-2:]]
+        size = [max(1, round(length * scale)) for length in L.shape[-2:]]
         seen = F.interpolate(L, size=size, mode="bilinear", antialias=True).clamp(0, 100)
     was_training = model.training
     pred_ab = model.eval()(seen.to(weights.dtype)).to(L.dtype)

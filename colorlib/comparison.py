@@ -4,12 +4,10 @@ As a program: `python -m colorlib.comparison DATA OUT --minutes 20`.
 """
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -87,8 +85,8 @@ def stretched(recipe, n_photos, n_steps, n_points=10):
     per_epoch = -(-n_photos // batch)
     n_epochs = max(min(n_points, n_steps), round(n_steps / per_epoch))
     subset = min(1.0, max(1, n_steps // n_epochs) * batch / n_photos)
-    changes = {"batch_size": batch, "n_epochs": n_epochs, "subset": subset, "phase_epochs": 1, "patience": None}
-    return replace(recipe, **changes, cycle_epochs=None)
+    length = {"n_epochs": n_epochs, "subset": subset, "phase_epochs": 1, "cycle_epochs": None}
+    return replace(recipe, batch_size=batch, patience=None, **length)
 
 
 def compare(names, prepared, root, seconds, weights=(), mirror=None, **changes):
@@ -119,7 +117,7 @@ def compare(names, prepared, root, seconds, weights=(), mirror=None, **changes):
         recipe = recipes.get(name, **changes, **start)
         if recipe.one_photo:
             raise ValueError(f"{name} learns a single photo: leave it out of a comparison.")
-        before = next((facts for place in (run_dir, copy) if place and (facts := _begun(place))), None)
+        before = checkpoints.newest(run_dir, "last")[0] or (copy and checkpoints.newest(copy, "last")[0])
         if before:
             begun = recipes.Recipe(**before["recipe"])
             if replace(recipe, **{field: getattr(begun, field) for field in _STRETCHED}) != begun:
@@ -137,10 +135,6 @@ def compare(names, prepared, root, seconds, weights=(), mirror=None, **changes):
     if not found:
         raise ValueError("none of the recipes could be trained; why stands above.")
     return found
-
-
-def _begun(folder):
-    return checkpoints.newest(folder, "last")[0] if folder.is_dir() else None
 
 
 def table(runs, photo_set=None):
@@ -197,8 +191,7 @@ def main(arguments=None):
     parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE", help="starting weights of a recipe")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="settings of all recipes")
     given = parser.parse_args(arguments)
-    if given.data != "sample":  # as for training by command: the published settings, but for `--set`
-        os.environ.setdefault("COLORLIB_PRESET", "t4")
+    training.prefer_published(given.data)
     prepared = data.ready(given.data)
     weights, changes = (dict(training.change(pair) for pair in pairs) for pairs in (given.weights, given.set))
     runs = compare(given.recipes, prepared, runtime.writable(given.out), 60 * given.minutes, weights, **changes)
@@ -206,9 +199,8 @@ def main(arguments=None):
     found = table(runs, data.Photos(prepared.files("val"), recipe.size, recipe.resize))
     found.to_csv(given.out / "comparison.csv")
     plots.comparison(runs).savefig(given.out / "comparison.png", dpi=110)
-    shown = [prepared.files("val")[i] for i in np.linspace(0, len(prepared.files("val")) - 1, 8).round().astype(int)]
-    captions = ["grey", "the truth", *runs]
-    plots.grid(pictures(runs, shown), captions=captions).savefig(given.out / "grid.png", dpi=110)
+    rows = pictures(runs, data.evenly(prepared.files("val"), 8))
+    plots.grid(rows, captions=["grey", "the truth", *runs]).savefig(given.out / "grid.png", dpi=110)
     print(found.to_string())
 
 

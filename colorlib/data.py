@@ -367,9 +367,14 @@ def _keep_quiet(_):
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
+def evenly(items, n):
+    """`n` items of a list at equal distances, from the first to the last; with fewer, some come again."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
+
+
 def some(files, size, workers=0, most=10_000):
     """Batches of at most `most` evenly chosen photos: uint8 `(B, 3, size, size)`."""
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(len(files), most)).round().astype(int)]
+    chosen = evenly(files, min(len(files), most))
     return loader(Photos(chosen, size), Batches(range(len(chosen)), 256), workers)
 
 

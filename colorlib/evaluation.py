@@ -45,7 +45,7 @@ def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=t
         L, ab = color.rgb_to_lab(rgb.to(device, non_blocking=True))
         pred_ab = predict(model, L, precision)
         if loss:
-            columns["loss"].append(loss.of(pred_ab, ab) if loss.kind == "mse" else loss(model, L, ab, precision))
+            columns["loss"].append(loss(model, L, ab, precision, pred_ab))
         columns["mse"].append(mse_per_photo(pred_ab, ab))
         columns["grey"].append(mse_per_photo(torch.zeros_like(ab), ab))
         columns["train_mean"].append(mse_per_photo(train_mean.expand_as(ab), ab))

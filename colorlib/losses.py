@@ -25,23 +25,17 @@ class Loss:
     def __init__(self, recipe, prior=None, device="cpu", centres=None):
         if recipe.loss not in ("mse", "cross-entropy"):
             raise ValueError(f"there is no loss {recipe.loss!r}; choose mse or cross-entropy.")
-        self.kind, self.weights, self.centres = (
-            recipe.loss,
-            None,
-            (color.ab_bins() if centres is None else centres).to(device),
-        )
+        self.kind, self.weights = recipe.loss, None
+        if self.kind == "cross-entropy":
+            self.centres = (color.ab_bins() if centres is None else centres).to(device)
         if recipe.rebalance is not None and prior is not None:
             self.weights = class_weights(torch.as_tensor(prior), recipe.rebalance).float().to(device)
 
-    def __call__(self, model, L, ab, precision):
-        """The loss photo by photo: `(B,)`, on `ab_unit` or in nats."""
+    def __call__(self, model, L, ab, precision, pred_ab=None):
+        """The loss photo by photo: `(B,)`, on `ab_unit` or in nats; `pred_ab` if it was predicted already."""
         if self.kind == "mse":
-            return self.of(predict(model, L, precision), ab)
+            return mse_per_photo(predict(model, L, precision) if pred_ab is None else pred_ab, ab, self.weights)
         return cross_entropy(predict(model, L, precision, logits=True), ab, self.centres, self.weights)
-
-    def of(self, pred_ab, ab):
-        """The same for what an MSE recipe's model has predicted already."""
-        return mse_per_photo(pred_ab, ab, self.weights)
 
 
 def predict(model, L, precision, **options):
@@ -64,10 +58,15 @@ def mse_per_photo(pred_ab, ab, weights=None):
     return error.mean(dim=(1, 2, 3))
 
 
+def grown(x, multiple):
+    """`(B, C, H, W)` grown at the right and the bottom, by repeating the last pixels, until both sides divide."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
 def quarter(ab):
     """`ab` at a quarter of the size (rounded up), where bins are predicted: means of 4 x 4 pixels."""
-    height, width = ab.shape[-2:]
-    return F.avg_pool2d(F.pad(ab, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
+    return F.avg_pool2d(grown(ab, 4), 4)
 
 
 def soft_encode(ab, centres, n=5, sigma=5.0):

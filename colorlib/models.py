@@ -34,7 +34,7 @@ class Colorizer(nn.Module):
     def forward(self, L):
         """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
         height, width = L.shape[-2:]
-        L = F.pad(L, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        L = losses.grown(L, self.stride)
         painted = self.paint(self.see(L)).to(L.dtype)
         painted = F.interpolate(painted, L.shape[-2:], mode=self.enlarge)[..., :height, :width]
         return color.from_unit(painted + color.to_unit(0))
@@ -251,11 +251,10 @@ class Fusion(EncoderDecoder):
         self.fusion = nn.Sequential(nn.Conv2d(256 + 1000, 256, 1), nn.ReLU(inplace=True))
 
     def paint(self, x):
-        found = self.encoder(x)  # 256 x 32 x 32
-        classes = self.classify(color.l_to_grey(100 * x))[:, :, None, None].expand(
-            -1, -1, *found.shape[-2:]
-        )  # 1000 x 32 x 32
-        return self.decode(self.fusion(torch.cat([found, classes], dim=1)))  # fusion: 256 x 32 x 32
+        features = self.encoder(x)  # 256 x 32 x 32
+        classes = self.classify(color.l_to_grey(100 * x))[:, :, None, None]
+        classes = classes.expand(-1, -1, *features.shape[-2:])  # 1000 x 32 x 32
+        return self.decode(self.fusion(torch.cat([features, classes], dim=1)))  # fusion: 256 x 32 x 32
 
     @torch.no_grad()
     def classify(self, grey):
@@ -325,8 +324,8 @@ class Zhang(Colorizer):
         if not logits:
             return super().forward(L)
         height, width = L.shape[-2:]
-        L = F.pad(L, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        return self.scores(self.see(L)).to(L.dtype)[..., : math.ceil(height / 4), : math.ceil(width / 4)]
+        scores = self.scores(self.see(losses.grown(L, self.stride))).to(L.dtype)
+        return scores[..., : math.ceil(height / 4), : math.ceil(width / 4)]
 
     def scores(self, x):
         for k in range(1, 9):

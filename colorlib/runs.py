@@ -11,6 +11,7 @@ from PIL import Image
 
 from colorlib import checkpoints, models, recipes, runtime
 from colorlib.colorize import colorize
+from colorlib.data import evenly
 from colorlib.photos import open_photo
 
 N_STRIP = 6  # validation photos that are coloured after every epoch, to see the training
@@ -79,7 +80,7 @@ class Strip:
 
     def __init__(self, run_dir, files, side):
         self.folder, self.side = run_dir / "strips", side
-        self.photos = [open_photo(files[i]) for i in np.linspace(0, len(files) - 1, N_STRIP).round().astype(int)]
+        self.photos = [open_photo(file) for file in evenly(files, N_STRIP)]
 
     def save(self, name, model=None):
         """Write `NAME.png`, coloured by a model; without one, the truth."""

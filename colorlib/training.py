@@ -89,12 +89,11 @@ class _Job:
             self.history, self.timing = [], {"seconds": 0.0, "waiting": 0.0}
             given = distributed.first_of_all(lambda: load_encoder(self.trainer.model, recipe, mirror))
             mean = distributed.first_of_all(lambda: mean_ab(self.files, workers=self.workers).tolist())
-            rare = recipe.rebalance is not None
-            prior = (
-                distributed.first_of_all(lambda: losses.prior_of(self.files, self.workers, recipe.size).tolist())
-                if rare
-                else None
-            )
+            prior = None
+            if recipe.rebalance is not None:
+                prior = distributed.first_of_all(
+                    lambda: losses.prior_of(self.files, self.workers, recipe.size).tolist()
+                )
             self.facts |= {"encoder_weights": given, "train_mean": mean, "prior": prior, "floors": {}}
         self.trainer.set_prior(self.facts["prior"])
         precision = str(self.trainer.precision).removeprefix("torch.")
@@ -340,8 +339,7 @@ def main(arguments=None):
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="FIELD=VALUE", help="other settings")
     given = parser.parse_args(arguments)
-    if given.data != "sample":  # whoever types this wants the published settings, wherever it is
-        os.environ.setdefault("COLORLIB_PRESET", "t4")
+    prefer_published(given.data)
     distributed.start()
     try:
         changes = dict(change(pair) for pair in given.set)
@@ -356,6 +354,12 @@ def main(arguments=None):
         if distributed.world() > 1:
             os._exit(1)  # to leave in order would mean to wait for the others, which wait for us
         sys.exit(1)
+
+
+def prefer_published(data):
+    """For a command line: whoever types one wants the published settings, wherever it is, unless for the sample."""
+    if data != "sample":
+        os.environ.setdefault("COLORLIB_PRESET", "t4")
 
 
 def change(pair):
