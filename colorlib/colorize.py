@@ -41,13 +41,13 @@ def colorize(model, rgb, side=NETWORK_SIDE):
     return color.lab_to_rgb(L, pred_ab)[0].permute(1, 2, 0).cpu().numpy()
 
 
-def colorize_files(model, source, out):
+def colorize_files(model, source, out, side=NETWORK_SIDE):
     """Colour a photo or every photo below a folder, into PNG files below another folder.
 
     A photo that cannot be read is reported and passed over, and nothing that exists is overwritten.
 
     Args:
-        model: as for `colorize`.
+        model, side: as for `colorize`.
         source: a file or a folder.
         out: a folder; made if need be.
 
@@ -74,7 +74,7 @@ def colorize_files(model, source, out):
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     partial = target.with_suffix(".partial")
-                    Image.fromarray(colorize(model, open_photo(path))).save(partial, "PNG")
+                    Image.fromarray(colorize(model, open_photo(path), side)).save(partial, "PNG")
                     partial.rename(target)
                     rows.append((path, target, ""))
             except PhotoError as error:

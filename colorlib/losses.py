@@ -1,4 +1,4 @@
-"""What training minimises: MSE, or cross-entropy over bins of colour, either with rare colours weighed more.
+"""What training minimises: MSE, or cross-entropy over bins of colour, either with rare colours weighted more.
 
 Classification is that of Zhang, Isola and Efros, "Colorful Image Colorization" (ECCV 2016), which document 003 follows.
 """
@@ -70,7 +70,7 @@ def quarter(ab):
 
 
 def soft_encode(ab, centres, n=5, sigma=5.0):
-    """Each colour as a mixture of its `n` nearest bins, weighed by a Gaussian of the distance (Zhang, section 2.2).
+    """Each colour as a mixture of its `n` nearest bins, weighted by a Gaussian of the distance (Zhang, section 2.2).
 
     Args:
         ab: float `(B, 2, h, w)`, in `ab` units.

@@ -185,7 +185,7 @@ def extremes(rows, split, per_row=2):
         captions.append([])
         for row in ranked[start : start + per_row].itertuples():
             truth = photos.open_photo(row.file)
-            pictures[-1] += [plots.grey(truth), truth, colorize(model, truth)]
+            pictures[-1] += [plots.grey(truth), truth, colorize(model, truth, recipe.size)]
             captions[-1] += [f"{group}: MSE {row.mse:.5f}", "", ""]
     figure = plots.grid(pictures, ["grey", "truth", "prediction"] * per_row, captions)
     plots.show(figure, f"03_{split}", f"Grey, truth and prediction of {split} photos")

@@ -87,7 +87,7 @@ answers = ""  # @param {type: "string"}
 
 print(runtime.describe())
 run, prepared = training.newest_or_sample(mirror)
-model = run.model()
+model, side = run.model(), run.recipe.size  # the network sees photos as large as in training
 model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's results go elsewhere
 
 # %% [markdown]
@@ -98,7 +98,7 @@ model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's resu
 files = prepared.files("test")
 chosen = [files[i] for i in np.linspace(0, len(files) - 1, 6).round().astype(int)]
 truths = [photos.open_photo(file) for file in chosen]
-rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb) for rgb in truths]]
+rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb, side) for rgb in truths]]
 figure = plots.grid(rows, captions=["grey", "truth", "prediction"])
 plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")
 
@@ -110,7 +110,7 @@ plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")
 # %%
 greys = [skimage.data.camera(), skimage.data.coins(), skimage.data.grass(), skimage.data.page()]
 greys = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
-figure = plots.grid([greys, [colorize(model, grey) for grey in greys]], side=2.4)
+figure = plots.grid([greys, [colorize(model, grey, side) for grey in greys]], side=2.4)
 plots.show(figure, "04_grey_photos", "Grey photos, and the same coloured")
 
 # %% [markdown]
@@ -136,7 +136,7 @@ print("Your photos:", own_photos or "none given")
 if own_photos:
     source = "_".join(Path(own_photos).expanduser().resolve().parts[1:])
     out = runtime.runs_dir() / "coloured" / model_name / source
-    coloured = colorize_files(model, own_photos, out)
+    coloured = colorize_files(model, own_photos, out, side)
     plots.show_table(coloured)
     good = coloured[coloured.coloured != ""].head(4)[["photo", "coloured"]]
     pairs = [[photos.open_photo(path) for path in pair] for pair in good.to_numpy()]
@@ -166,7 +166,9 @@ print(f"The key is in {folder}")
 
 # %%
 truths = [photos.open_photo(files[i]) for i in order]
-made = [colorize(model, rgb) if coloured else rgb for rgb, coloured in zip(truths, key.coloured)]
+made = [
+    colorize(model, rgb, side) if coloured else rgb for rgb, coloured in zip(truths, key.coloured)
+]
 tiles, numbers = [study.tile(rgb) for rgb in made], key.number.astype(str).tolist()
 rows = [tiles[i : i + 5] for i in range(0, n_photos, 5)]
 captions = [numbers[i : i + 5] for i in range(0, n_photos, 5)]

@@ -110,7 +110,7 @@ DONE = ["a_coloured.png", "b.c_coloured.png", "trip/day.1/a_coloured.png"]
 
 
 def test_a_folder_is_finished_in_spite_of_a_broken_photo(painter, folder, tmp_path):
-    rows = colorize_files(painter, folder, tmp_path / "deep" / "out")
+    rows = colorize_files(painter, folder, tmp_path / "deep" / "out", side=7)
     assert sorted(files_in(tmp_path / "deep" / "out")) == DONE  # sub-folders kept, nothing half done
     assert rows.columns.tolist() == ["photo", "coloured", "note"]
     assert [str(p.relative_to(folder)) for p in rows.photo] == ["a.jpg", "b.c.png", "broken.jpg", "trip/day.1/a.jpg"]
@@ -119,7 +119,8 @@ def test_a_folder_is_finished_in_spite_of_a_broken_photo(painter, folder, tmp_pa
     good = rows.drop(index=2)
     assert (good.note == "").all()
     for row in good.itertuples():
-        assert (np.array(Image.open(row.coloured)) == colorize(painter, np.array(Image.open(row.photo)))).all()
+        seen = colorize(painter, np.array(Image.open(row.photo)), side=7)
+        assert (np.array(Image.open(row.coloured)) == seen).all()
 
 
 @pytest.mark.parametrize("out", ["out", "photos/out", "photos"], ids=["beside", "inside", "the same"])
