@@ -2,7 +2,7 @@
 
 Everybody gets the same photos, JPEGs of 500 x 375 like ImageNet's, one process and one thread; what follows on the
 GPU is not counted. Each peer's way is written here anew from a description of its loader (repository and commit stand
-beside it) and shows what it does per photo, not its code. Ours reads the copies that `data.prepare` and `data.pack`
+beside it) and shows what it does per photo, not its code. Ours reads the copies that `data.prepare` and `loading.pack`
 made of the photos once; what that costs is measured too, and the peers also read the prepared JPEGs.
 
 Time is the processor's, so that a busy machine does not count, and the contestants take turns. All files are in
@@ -31,7 +31,7 @@ from torch.utils.data import default_collate
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from colorlib import color, data, datasets, photos
+from colorlib import color, data, loading, photos, sample
 
 try:
     import cv2
@@ -108,7 +108,7 @@ PEERS = {
 def real_photos(n):
     """`n` photos of 500 x 375: real ones where there are any, else random windows of scikit-image's scenes."""
     found = photos.find_photos(PHOTOS / "test") if (PHOTOS / "test").is_dir() else []
-    rng, scenes = np.random.default_rng(0), list(datasets.sample_scenes().values())
+    rng, scenes = np.random.default_rng(0), list(sample.scenes().values())
     for i in range(n):
         if found:
             image = Image.fromarray(photos.open_photo(found[i * len(found) // n]))
@@ -144,7 +144,7 @@ def ours(photo_set, then=lambda batch: None):
     """A turn of ours: all photos once, shuffled and flipped anew, in batches as our DataLoader makes them."""
 
     def turn(number):
-        for keys in data.Batches(range(len(photo_set)), BATCH, epoch=number, seed=0):
+        for keys in loading.Batches(range(len(photo_set)), BATCH, epoch=number, seed=0):
             then(photo_set.__getitems__(keys))
 
     return turn
@@ -192,9 +192,9 @@ def measure(n, rounds, folder):
     write(n, folder)
     prepared, prepare_seconds = timed(data.prepare, folder / "500x375", folder, val=0, test=0)
     files = prepared.files("train")
-    pack, pack_seconds = timed(data.pack, files, SIZE, "squash", folder / "packs")
+    pack, pack_seconds = timed(loading.pack, files, SIZE, "squash", folder / "packs")
     originals, squares = ([folder / kind / name for name in prepared.kept.source] for kind in ("500x375", "256x256"))
-    packed, unpacked = (data.Photos(files, SIZE, flip=True, pack=p) for p in (pack, None))
+    packed, unpacked = (loading.Photos(files, SIZE, flip=True, pack=p) for p in (pack, None))
     peers = [p for p in PEERS if cv2 or p is not ddcolor]
     turns = {(p.__name__, "own"): peer(p, squares if p is hou_pan else originals) for p in peers}
     turns |= {(p.__name__, "prepared"): peer(p, files) for p in peers}

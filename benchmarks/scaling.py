@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from colorlib import data
+from colorlib import loading
 
 SIZE, BATCH, MOST_BATCHES = 32, 32, 100
 GOAL = 5  # seconds
@@ -71,12 +71,12 @@ def measure(n, kind, workers, method, epochs, folder):
     files = entries(n, folder)
     pack = hole(n, folder) if kind == "pack" else None
     begin = time.perf_counter()
-    photo_set = data.Photos(files, SIZE, flip=True, pack=pack)
+    photo_set = loading.Photos(files, SIZE, flip=True, pack=pack)
     rows = [{"photos": time.perf_counter() - begin}]
     for epoch in range(epochs):
         begin = time.perf_counter()
-        order = data.Batches(data.draw_subset(n, 0.4, 0, epoch), BATCH, epoch=epoch, seed=0)
-        batches = iter(data.loader(photo_set, order, workers))
+        order = loading.Batches(loading.draw_subset(n, 0.4, 0, epoch), BATCH, epoch=epoch, seed=0)
+        batches = iter(loading.loader(photo_set, order, workers))
         next(batches)
         first = time.perf_counter()
         count = sum(len(batch) for batch in islice(batches, min(MOST_BATCHES, len(order) - 2)))  # workers live
@@ -92,10 +92,10 @@ def measure(n, kind, workers, method, epochs, folder):
 
 def scenes(folder):
     """A few JPEGs of about the size of this project's training photos."""
-    from colorlib import datasets  # with torchvision, for which no spawned worker should wait
+    from colorlib import sample  # with scikit-image, for which no spawned worker should wait
 
     folder.mkdir()
-    for i, scene in enumerate(datasets.sample_scenes().values()):
+    for i, scene in enumerate(sample.scenes().values()):
         Image.fromarray(scene).resize((170, 128)).save(folder / f"{i:07d}.jpg", quality=95)
 
 

@@ -27,7 +27,7 @@ from skimage.color import rgb2lab
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from colorlib import color, data, datasets, models, recipes, runtime
+from colorlib import color, data, datasets, loading, models, recipes, runtime
 from colorlib.trainer import Trainer
 
 PHOTOS = Path(os.environ.get("COLORLIB_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos") / "test" / "objects"
@@ -71,12 +71,12 @@ def plain(files, recipe, workers):
 
 def ours(files, recipe, workers):
     """What `fit` does, step by step; gives the seconds that each step waited for its photos."""
-    packed = data.pack(files, recipe.size, recipe.resize, files[0].parents[1] / "packs")
-    photo_set = data.Photos(files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packed)
+    packed = loading.pack(files, recipe.size, recipe.resize, files[0].parents[1] / "packs")
+    photo_set = loading.Photos(files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packed)
     trainer = Trainer(recipe, 1)
-    epochs = (data.Batches(range(len(files)), recipe.batch_size, epoch=epoch, seed=0) for epoch in count())
+    epochs = (loading.Batches(range(len(files)), recipe.batch_size, epoch=epoch, seed=0) for epoch in count())
     before = time.perf_counter()
-    for rgb in chain.from_iterable(data.loader(photo_set, order, workers) for order in epochs):
+    for rgb in chain.from_iterable(loading.loader(photo_set, order, workers) for order in epochs):
         waiting = time.perf_counter() - before
         if len(rgb) == recipe.batch_size:
             trainer.step(rgb, len(rgb))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from colorlib import checkpoints, data, evaluation, models, plots, recipes, runtime, training
+from colorlib import checkpoints, data, evaluation, loading, models, plots, recipes, runtime, training
 from colorlib.colorize import colorize
 from colorlib.photos import open_photo
 from colorlib.trainer import trial
@@ -64,7 +64,7 @@ def seconds_per_step(recipe, prepared, n=50, most=60):
 
     Ends before that, after two of them at the earliest, when they have taken `most` seconds.
     """
-    packed = data.pack(prepared.files("train"), recipe.size, recipe.resize, prepared.folder / "packs")
+    packed = loading.pack(prepared.files("train"), recipe.size, recipe.resize, prepared.folder / "packs")
     with trial(recipe, prepared, n + 3, packed) as (trainer, batches):
         for k, rgb in enumerate(batches, start=-3):
             if k == 0:
@@ -142,7 +142,7 @@ def table(runs, photo_set=None):
 
     Args:
         runs: `{name: Run}`.
-        photo_set: a `data.Photos` to measure the best weights on; by default only what was found while validating.
+        photo_set: a `loading.Photos` to measure the best weights on; by default only what was found while validating.
 
     Returns:
         DataFrame by recipe, the lowest error first: `starting weights`, `epochs` (passes over the photos), `minutes`,
@@ -196,10 +196,10 @@ def main(arguments=None):
     weights, changes = (dict(training.change(pair) for pair in pairs) for pairs in (given.weights, given.set))
     runs = compare(given.recipes, prepared, runtime.writable(given.out), 60 * given.minutes, weights, **changes)
     recipe = next(iter(runs.values())).recipe
-    found = table(runs, data.Photos(prepared.files("val"), recipe.size, recipe.resize))
+    found = table(runs, loading.Photos(prepared.files("val"), recipe.size, recipe.resize))
     found.to_csv(given.out / "comparison.csv")
     plots.comparison(runs).savefig(given.out / "comparison.png", dpi=110)
-    rows = pictures(runs, data.evenly(prepared.files("val"), 8))
+    rows = pictures(runs, loading.evenly(prepared.files("val"), 8))
     plots.grid(rows, captions=["grey", "the truth", *runs]).savefig(given.out / "grid.png", dpi=110)
     print(found.to_string())
 

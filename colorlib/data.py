@@ -1,29 +1,31 @@
-"""From a folder of photos to batches: check, resize and split once, then hand over uint8 only."""
+"""From photos of any kind to a prepared set: checked, resized and split once, kept as one archive."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
-import signal
+import tarfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from colorlib import color, photos, runtime
+from colorlib import downloads, photos, runtime
 
 SHORT_SIDE = 256  # prepared photos are at most this large, and never enlarged
 MIN_SIDE = 64  # smaller ones are left out
+_LONG_SIDE = 65_500  # libjpeg writes no longer ones
+_CHUNK = 256  # photos that are prepared and noted down together
+_EXAMPLES = 8  # pictures that are kept of the photos left out for each reason
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -31,15 +33,21 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 class Prepared:
     """A prepared set on disk: JPEGs and the manifest that says where each came from.
 
-    `manifest` has a row for every source file: `source`, `split` ("" if left out), `reason` (why it was),
-    `file`, `width`, `height` and `pixels`, the SHA-256 of the original's decoded pixels.
+    `manifest` has a row for every source file: `source`, `split` ("" if left out), `reason` (why it was), `file`
+    (of those left out, a few of each kind), `width`, `height` and `pixels`, the SHA-256 of the original's decoded
+    pixels.
     """
 
     folder: Path
 
     @cached_property
     def manifest(self):
-        return pd.read_csv(self.folder / "manifest.csv", keep_default_na=False, dtype={"width": int, "height": int})
+        return pd.read_csv(
+            self.folder / "manifest.csv",
+            keep_default_na=False,
+            dtype={"width": int, "height": int},
+            lineterminator="\n",
+        )
 
     @property
     def name(self):
@@ -71,105 +79,199 @@ class Prepared:
         return pd.concat([counts, faults.rename(index="left out: {}".format)]).rename("photos").to_frame()
 
 
-def ready(dataset, **settings):
-    """A data set by name, or a folder of photos by path, as a `Prepared` set below `runtime.data_dir()`.
+def ready(dataset, mirror=None, **settings):
+    """A data set by name, or photos of the user's own by path, as a `Prepared` set below `runtime.data_dir()`.
 
     Args:
-        dataset: what `datasets.fetch` knows: "sample", the name of a set, or a path; or a `Prepared` set's folder.
+        dataset: what `datasets.fetch` knows: "sample", the name of a set, a path; or the folder of a `Prepared` set.
+        mirror: a folder that outlives this machine, such as one on Drive. The prepared set is kept there as one
+            archive, and comes from there the next time. Archives may be put there by hand, too.
         settings: `seed`, `val`, `test`, `keep_grey` and `limit`, as for `prepare`.
 
     Raises:
         ValueError: if there are too few photos for the three splits.
     """
-    from colorlib import datasets  # with torchvision, whose import spawned workers need not wait for
+    from colorlib import datasets  # here, since spawned workers need not wait for its imports
 
     if Path(dataset, "settings.json").is_file():
         return Prepared(Path(dataset))
-    root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
-    prepared = prepare(datasets.fetch(dataset, root), root / "prepared", **settings)
+    root, name = runtime.writable(runtime.data_dir(), "COLORLIB_DATA"), str(dataset).strip()
+    published = datasets.DATASETS.get(name)
+    if published:  # what it is tells it from others: its photos need not be here
+        settings = {"val": published.val, "test": published.test} | settings
+        settings |= {"name": name, "version": repr(published)}
+        source = partial(datasets.fetch, name, root, [mirror] if mirror else [])
+    else:
+        source = datasets.fetch(name, root)
+    prepared = prepare(source, root / "prepared", mirror=mirror, **settings)
     if len(prepared.kept) < 3 and settings.get("test") != 1:
         raise ValueError(f"{dataset}: {len(prepared.kept)} usable photos are too few to split; give at least 3.")
     return prepared
 
 
-def ready_again(settings):
+def ready_again(settings, mirror=None):
     """The set that was prepared with these `Prepared.settings`, on this machine or an earlier one."""
     from colorlib import datasets  # here for the same reason
 
     settings = dict(settings)
     name, source = settings.pop("name"), settings.pop("source")
-    # By name only where the folder is not here: one of the user's own may be called like a data set.
-    return ready(name if name in datasets.NAMES and not Path(source).is_dir() else source, **settings)
+    # One of the user's own folders may be called like a data set.
+    fetched = not Path(source).is_dir() or Path(source) == (runtime.data_dir() / name).resolve()
+    return ready(name if name in datasets.NAMES and fetched else source, mirror, **settings)
 
 
-def prepare(source, root, *, name=None, seed=0, val=0.1, test=0.1, keep_grey=False, limit=None):
+def prepare(
+    source,
+    root,
+    *,
+    name=None,
+    seed=0,
+    val=0.1,
+    test=0.1,
+    keep_grey=False,
+    limit=None,
+    version=None,
+    mirror=None,
+):
     """Check every photo below a folder, resize and split the good ones, write them with a manifest: a `Prepared` set.
 
-    Photos below folders named train, val or test stay in that split; the rest is split at random, by the
-    pixels' hash, so that neither the listing's order nor the files' names matter. Done before with the
-    same settings and files, it returns what is there.
+    A published split is kept to, and so are folders named train, val or test; the rest is split at random, by the
+    pixels' hash, so that neither the listing's order nor the files' names matter. Of photos with the same pixels one
+    is kept, if possible one to test or validate with. Broken off, it goes on where it was; done before with the same
+    settings and files, it returns what is there.
 
     Args:
-        source: the folder of photos; it is only read.
+        source: the folder of photos, which is only read; or a function that brings it, called if need be.
         root: where prepared sets are kept; this one gets a folder of its own.
         name: what to call the set; by default the source folder's name.
         seed: of the random split.
-        val, test: shares of the training photos to hold out when the source has no such folder. With `test=1`
-            every photo is a test photo, whatever its folder is called.
+        val, test: photos to hold out from training when the source has no such part: a share, or a number over 1. With
+            `test=1` every photo is a test photo.
         keep_grey: keep grey, near-grey and toned photos, as document 000 did.
         limit: use at most so many photos, drawn at random with `seed`.
+        version: what tells the source from others; by default its path, and its files' names and sizes.
+        mirror: as for `ready`.
 
     Raises:
         FileNotFoundError: if the folder is missing or holds no image file.
         ValueError: if none of its photos can be used; counts the reasons.
     """
-    source = Path(source).expanduser()
-    files = photos.find_photos(source)
-    if limit and limit < len(files):
-        chosen = np.random.default_rng((seed, len(files))).choice(len(files), limit, replace=False)
-        files = [files[i] for i in sorted(chosen)]
-    name = re.sub(r"\W+", "-", name or source.resolve().name).strip("-").lower()
     settings = {"seed": seed, "val": val, "test": test, "keep_grey": keep_grey, "limit": limit}
-    listing = "".join(f"{f.relative_to(source)}\t{f.stat().st_size if f.exists() else 0}\n" for f in files)
-    key = hashlib.sha256(f"{source.resolve()}\n{settings}\n{listing}".encode(errors="backslashreplace")).hexdigest()[:8]
-    folder = Path(root) / f"{name}-{key}"
+    published = name
+    if version is None:
+        source = Path(source).expanduser()
+        name = name or source.resolve().name
+        sizes = ((f.relative_to(source), f.stat().st_size if f.exists() else 0) for f in photos.find_photos(source))
+        version = f"{source.resolve()}\n" + "".join(f"{path}\t{size}\n" for path, size in sizes)
+    key = hashlib.sha256(f"{version}\n{settings}".encode(errors="backslashreplace")).hexdigest()[:8]
+    slug = re.sub(r"\W+", "-", name).strip("-").lower().encode()[:200].decode(errors="ignore")  # a name has 255 bytes
+    folder = Path(root) / f"{slug}-{key}"
+    if not folder.is_dir() and mirror:
+        _restore(folder, Path(mirror))
     if not folder.is_dir():
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "photos").mkdir(parents=True)
-        rows = pd.DataFrame(_prepare_all(source, files, partial, keep_grey))
-        if not (rows.reason == "").any():
-            shutil.rmtree(partial)
-            reasons = Counter(rows.reason.str.split(":").str[0])
-            counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-            raise ValueError(f"{source}: none of its {len(rows)} photos can be used ({counts}); choose another folder.")
-        rows["split"] = _split(rows, seed, val, test)
-        rows.to_csv(partial / "manifest.csv", index=False, errors="backslashreplace")  # names that are not UTF-8
+        source = Path(source() if callable(source) else source)
         facts = {"name": name, "source": str(source.resolve()), **settings}
-        (partial / "settings.json").write_text(json.dumps(facts, indent=1))
-        partial.rename(folder)
+        try:
+            _prepare(source, folder, facts, published)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            message = f"{root}: the disk is full. Make room and run this again: it goes on where it was."
+            raise downloads.DiskFull(message) from error
+    if mirror:
+        _keep(folder, Path(mirror))
     return Prepared(folder)
 
 
+def _prepare(source, folder, facts, published):
+    from colorlib import datasets
+
+    part_of = datasets.published_split(published, source) or _part_by_folder
+    parts = {}
+    for path in photos.find_photos(source):
+        parts.setdefault(part_of(path.relative_to(source).as_posix()), []).append(path)
+    others = parts.pop("", [])
+    if not parts:
+        raise ValueError(f"{source}: none of its photos is in the published split of {published}; delete it and retry.")
+    files = [path for part in ("test", "val", "train") for path in parts.get(part, [])]  # see `prepare` on duplicates
+    if facts["limit"] and facts["limit"] < len(files):
+        rng = np.random.default_rng((facts["seed"], len(files)))
+        files = [files[i] for i in sorted(rng.choice(len(files), facts["limit"], replace=False))]
+    begun = folder.with_name(folder.name + ".partial")
+    (begun / "photos").mkdir(parents=True, exist_ok=True)
+    (begun / "left_out").mkdir(exist_ok=True)
+    rows = _prepare_all(source, files, begun, facts["keep_grey"])
+    if (rows.reason != "").all():
+        shutil.rmtree(begun)
+        reasons = Counter(rows.reason.str.split(":").str[0])
+        counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        raise ValueError(
+            f"{source}: none of its {len(rows)} photos can be used ({counts}); choose another folder. "
+            "Grey photos cannot teach colour: to have them coloured, give the folder to 04_qualitative_study."
+        )
+    rows["split"] = _split(rows, part_of, facts["seed"], facts["val"], facts["test"])
+    names = [path.relative_to(source).as_posix() for path in others]
+    unlisted = pd.DataFrame({"source": names, "reason": "not in the published split"})
+    rows = pd.concat([rows, unlisted]).fillna({"file": "", "pixels": "", "split": "", "width": 0, "height": 0})
+    rows = rows.astype({"width": int, "height": int})
+    # Backslashes: for names that are not UTF-8.
+    rows.to_csv(begun / "manifest.csv", index=False, lineterminator="\n", errors="backslashreplace")
+    (begun / "settings.json").write_text(json.dumps(facts, indent=1))
+    (begun / "rows.jsonl").unlink()
+    begun.rename(folder)
+
+
+def _part_by_folder(path):
+    return next((SPLITS[part] for part in path.lower().split("/")[:-1] if part in SPLITS), "train")
+
+
 def _prepare_all(source, files, folder, keep_grey):
-    seen = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, runtime.bar(len(files), "checking photos") as bar:
-        for start in range(0, len(files), 256):  # in chunks: a few photos in memory, never all
-            chunk = files[start : start + 256]
+    """Prepare all photos, or go on with it; a DataFrame with the manifest's rows.
+
+    Every chunk of them is a line of rows.jsonl, written when its photos are: a line that is torn does not count.
+    """
+    rows, journal = [], folder / "rows.jsonl"
+    if journal.exists():
+        lines = journal.read_text().split("\n")[:-1]
+        rows = [row for line in lines for row in json.loads(line)]
+        if [row["source"] for row in rows] != [f.relative_to(source).as_posix() for f in files[: len(rows)]]:
+            rows, lines = [], []  # of another source: begin anew
+            for part in ("photos", "left_out"):
+                shutil.rmtree(folder / part)
+                (folder / part).mkdir()
+        journal.write_text("".join(f"{line}\n" for line in lines))
+    seen = {row["pixels"]: row["source"] for row in rows if not row["reason"]}
+    shown = Counter(row["reason"].split(":")[0] for row in rows if row["reason"] and row["file"])
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        runtime.bar(len(files), "checking photos", initial=len(rows)) as bar,
+        open(journal, "a") as stream,
+    ):
+        for start in range(len(rows), len(files), _CHUNK):  # a few photos in memory, never all
+            chunk, begin = files[start : start + _CHUNK], len(rows)
             for path, (row, jpeg) in zip(chunk, pool.map(lambda f: _prepare_one(f, keep_grey), chunk)):
                 row["source"] = path.relative_to(source).as_posix()
                 if not row["reason"] and row["pixels"] in seen:
                     row["reason"] = f"duplicate: of {seen[row['pixels']]}"
-                elif not row["reason"]:
+                kind = row["reason"].split(":")[0]
+                if not kind:
                     seen[row["pixels"]] = row["source"]
-                    row["file"] = f"photos/{len(seen):07d}.jpg"
+                    row["file"] = f"photos/{len(seen) // 10_000:03d}/{len(seen):07d}.jpg"  # huge folders are slow
+                elif jpeg and shown[kind] < _EXAMPLES:
+                    shown[kind] += 1
+                    row["file"] = f"left_out/{kind.replace(' ', '-')}-{shown[kind]}.jpg"
+                if row["file"]:
+                    (folder / row["file"]).parent.mkdir(exist_ok=True)
                     (folder / row["file"]).write_bytes(jpeg)
-                yield row
+                rows.append(row)
                 bar.update()
+            stream.write(json.dumps(rows[begin:]) + "\n")
+            stream.flush()
+    return pd.DataFrame(rows)
 
 
 def _prepare_one(path, keep_grey):
-    """One photo -> its manifest row and, if it is any good, the JPEG to write."""
+    """One photo -> its manifest row and a JPEG of it, small if it is to be left out, None if it cannot be read."""
     row = {"source": "", "file": "", "width": 0, "height": 0, "pixels": "", "reason": ""}
     try:
         rgb = photos.open_photo(path)
@@ -177,24 +279,24 @@ def _prepare_one(path, keep_grey):
         return row | {"reason": f"unreadable: {error}"}, None
     height, width = rgb.shape[:2]
     row |= {"width": width, "height": height, "pixels": hashlib.sha256(f"{rgb.shape}".encode() + rgb.data).hexdigest()}
+    image, buffer = Image.fromarray(rgb), io.BytesIO()
     if min(height, width) < MIN_SIDE:
-        return row | {"reason": "too small"}, None
-    fault = "" if keep_grey else photos.colour_fault(rgb)
-    if fault:
-        return row | {"reason": fault}, None
-    image = Image.fromarray(rgb)
-    scale = SHORT_SIDE / min(height, width)
+        row["reason"] = "too small"
+    elif not keep_grey:
+        row["reason"] = photos.colour_fault(rgb)
+    if row["reason"]:
+        image.thumbnail((SHORT_SIDE, SHORT_SIDE))
+    scale = min(SHORT_SIDE / min(image.size), _LONG_SIDE / max(image.size))
     if scale < 1:
-        image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
+        image = image.resize([round(scale * side) for side in image.size], Image.Resampling.LANCZOS)
     image.save(buffer, "JPEG", quality=95, subsampling=0)  # 4:4:4: colour is what is learnt, keep all of it
     return row, buffer.getvalue()
 
 
-def _split(rows, seed, val, test):
+def _split(rows, part_of, seed, val, test):
     """The split of each manifest row, "" for those left out."""
     kept = rows.reason == ""
-    split = rows.source.map(lambda s: next((SPLITS[p] for p in s.lower().split("/")[:-1] if p in SPLITS), "train"))
+    split = rows.source.map(part_of)
     split[~kept] = ""
     # Ranked by a hash of the pixels and the seed: the same on every machine, whatever the listing's order.
     rank = rows.pixels.map(lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
@@ -203,185 +305,87 @@ def _split(rows, seed, val, test):
     train = rank[split == "train"].sort_values().index
     n = len(train)
     for part, share in (("test", test), ("val", val)):
-        size = max(1, round(share * n))
+        size = int(share) if share > 1 else max(1, round(share * n))
+        if size >= len(train):  # meant for more photos than these
+            size = max(1, round(0.1 * n))
         if share and not (split == part).any() and len(train) > size:
             split[train[:size]], train = part, train[size:]
     return split
 
 
-class Photos(Dataset):
-    """Photos of one size as uint8 `(3, size, size)`; the key is `(epoch, index)`.
+class _Hashed:
+    """A file that is read or written from start to end, and its SHA-256."""
 
-    Args:
-        files: their paths.
-        size: side of the square in pixels.
-        resize: "squash" to the square, or scale the short side to it and "crop" the centre.
-        flip, seed: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone.
-        crop: side of the square to cut out, at a place that depends on them too; None for the whole.
-        pack: what `pack` made of the same files, size and resize; without it, every photo is decoded every time.
-    """
+    def __init__(self, stream, bar):
+        self.stream, self.bar, self.sha256 = stream, bar, hashlib.sha256()
 
-    def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None, crop=None):
-        if not 0 < (crop or size) <= size:
-            raise ValueError(f"crop must be at most the size, {size}, not {crop!r}")
-        if resize not in ("squash", "crop"):
-            raise ValueError(f"resize must be 'squash' or 'crop', not {resize!r}")
-        self.files = [str(file) for file in files]  # a million `Path`s would take a spawned worker seconds to receive
-        self.size, self.resize, self.flip, self.seed, self.pack = size, resize, flip, seed, pack
-        self.crop = crop or size
+    def read(self, n):
+        block = self.stream.read(n)
+        self.sha256.update(block)
+        self.bar.update(len(block))
+        return block
 
-    def __len__(self):
-        return len(self.files)
-
-    def __getitem__(self, key):
-        return self.__getitems__([key])[0]
-
-    def __getitems__(self, keys):
-        """Many photos at once, uint8 `(B, 3, crop, crop)`: what a DataLoader asks for."""
-        batch = np.empty((len(keys), 3, self.crop, self.crop), dtype=np.uint8)
-        for place, (epoch, index) in zip(batch, keys):
-            rgb = _opened(self.pack)[index] if self.pack else self._read(index)
-            rng = np.random.default_rng((self.seed, epoch, index))
-            mirrored = self.flip and rng.random() < 0.5
-            top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
-            rgb = rgb[:, top : top + self.crop, left : left + self.crop]
-            place[:] = rgb[:, :, ::-1] if mirrored else rgb
-        return torch.from_numpy(batch)
-
-    def _read(self, index):
-        image = Image.fromarray(photos.open_photo(self.files[index]))
-        box = None
-        if self.resize == "crop":
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
-        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        return np.asarray(image).transpose(2, 0, 1)
+    def write(self, block):
+        self.sha256.update(block)
+        self.bar.update(len(block))
+        return self.stream.write(block)
 
 
-def pack(files, size, resize, folder):
-    """Decode and resize photos once, into one file from which `Photos` takes them many times faster.
-
-    Args:
-        files, size, resize: as for `Photos`.
-        folder: where the file is kept; made if need be.
-
-    Returns:
-        Its path; or None if it would take more than half of the disk's free space, or cannot be written.
-    """
-    key = hashlib.sha256("\n".join(map(str, files)).encode(errors="backslashreplace")).hexdigest()[:12]
-    path = Path(folder) / f"{resize}-{size}-{key}.npy"
-    partial = path.with_suffix(f".{os.getpid()}")
+def _keep(folder, mirror):
+    """Write a prepared set to the mirror as one archive, unless it is there: the same set gives the same bytes."""
+    kept = mirror / "prepared" / f"{folder.name}.tar"
+    written, facts = kept.with_suffix(".partial"), kept.with_suffix(".json")
+    if facts.is_file() and kept.is_file():
+        return
     try:
-        if path.is_file():
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if len(files) * 3 * size * size > shutil.disk_usage(path.parent).free / 2:
-            return None
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        parts = ("photos", "left_out", "manifest.csv", "settings.json")
+        paths = [path for part in parts for path in (folder / part, *sorted((folder / part).rglob("*")))]
+        total = sum(path.stat().st_size for path in paths if path.is_file())
         with (
-            open(partial, "wb") as stream,  # not a memory map: a full disk would kill us without a word
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            runtime.bar(len(files), "packing photos") as bar,
+            open(written, "wb") as stream,
+            runtime.bar(total, "keeping the photos", unit="B", unit_scale=True) as bar,
         ):
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            photo_set = Photos(files, size, resize)
-            for start in range(0, len(files), 256):
-                for rgb in pool.map(photo_set._read, range(start, min(start + 256, len(files)))):
-                    stream.write(rgb.tobytes())
-                    bar.update()
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except OSError:
-        return None
-    finally:
-        with suppress(OSError):  # it is gone, or nothing can be written there
-            partial.unlink()
-    return path
+            hashed = _Hashed(stream, bar)
+            with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                for path in filter(Path.is_file, paths):
+                    info = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                    info.size = path.stat().st_size
+                    with open(path, "rb") as member:
+                        tar.addfile(info, member)
+        written.replace(kept)
+        written.write_text(json.dumps({"sha256": hashed.sha256.hexdigest(), "size": kept.stat().st_size}))
+        written.replace(facts)  # the archive counts from now on
+    except OSError as error:
+        print(f"{kept}: the prepared photos cannot be kept there ({error.strerror}). They are on this machine only.")
 
 
-@lru_cache(maxsize=8)
-def _opened(pack):
-    return np.load(pack, mmap_mode="r")
-
-
-def draw_subset(n, share, seed, phase):
-    """Indices of the random part of `n` photos that one phase of training uses: sorted int array."""
-    if share >= 1:
-        return np.arange(n)
-    return np.sort(np.random.default_rng((seed, phase, 1)).choice(n, max(1, round(share * n)), replace=False))
-
-
-class Batches:
-    """The batches of one epoch: lists of `(epoch, index)`, made when they are asked for.
-
-    The order is a function of `(seed, epoch)` alone, so that nothing about it needs to be saved.
-
-    Args:
-        indices: of the photos.
-        batch_size: photos in a batch; the last one may have fewer.
-        epoch: which one.
-        seed: of the random order; None for the given order.
-        start: leave out so many batches at the beginning.
-        rank, world: give only every `world`-th photo of each batch, from the `rank`-th on; when a batch has too few,
-            its first.
-    """
-
-    def __init__(self, indices, batch_size, *, epoch=0, seed=None, start=0, rank=0, world=1):
-        self.indices, self.batch_size, self.epoch = np.asarray(indices), batch_size, epoch
-        self.part, self.starts = slice(rank, None, world), range(start * batch_size, len(self.indices), batch_size)
-        if seed is not None:
-            self.indices = np.random.default_rng((seed, epoch, 0)).permutation(self.indices)
-
-    def sizes(self):
-        """How many photos each batch has, over all ranks."""
-        return [min(self.batch_size, len(self.indices) - k) for k in self.starts]
-
-    def __len__(self):
-        return len(self.starts)
-
-    def __iter__(self):
-        for k in self.starts:
-            batch = self.indices[k : k + self.batch_size]
-            mine = batch[self.part]
-            yield [(self.epoch, int(i)) for i in (mine if len(mine) else batch[:1])]
-
-
-def loader(photo_set, batch_list, workers=0):
-    """A DataLoader of uint8 `(B, 3, size, size)` over the given `Batches` of a `Photos`."""
-    return DataLoader(
-        photo_set,
-        batch_sampler=batch_list,
-        num_workers=workers,
-        collate_fn=torch.as_tensor,  # a batch it is already
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_keep_quiet,
-        generator=torch.Generator().manual_seed(0),  # it only seeds workers; leaves the global stream alone
-    )
-
-
-def _keep_quiet(_):
-    # Both may reach every process, and when to stop is the first one's matter: it must not get an error from us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
-
-def evenly(items, n):
-    """`n` items of a list at equal distances, from the first to the last; with fewer, some come again."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
-
-
-def some(files, size, workers=0, most=10_000):
-    """Batches of at most `most` evenly chosen photos: uint8 `(B, 3, size, size)`."""
-    chosen = evenly(files, min(len(files), most))
-    return loader(Photos(chosen, size), Batches(range(len(chosen)), 256), workers)
-
-
-def mean_ab(files, size=32, workers=0, most=10_000):
-    """Mean colour over the pixels of photos, of at most `most` evenly chosen ones: float32 `(2,)`, in `ab` units."""
-    total, n = torch.zeros(2, dtype=torch.float64), 0
-    for rgb in some(files, size, workers, most):
-        total += color.rgb_to_lab(rgb)[1].double().mean(dim=(2, 3)).sum(0)
-        n += len(rgb)
-    return (total / n).float()
+def _restore(folder, mirror):
+    """Bring a prepared set back from the mirror, if it is there and whole."""
+    kept = mirror / "prepared" / f"{folder.name}.tar"
+    begun = folder.with_name(folder.name + ".restored")
+    try:
+        facts = json.loads(kept.with_suffix(".json").read_text())
+        shutil.rmtree(begun, ignore_errors=True)
+        downloads.need_space(folder, facts["size"], f"restoring {folder.name}")
+        with (
+            open(kept, "rb") as stream,
+            runtime.bar(facts["size"], "restoring the photos", unit="B", unit_scale=True) as bar,
+        ):
+            hashed = _Hashed(stream, bar)
+            with tarfile.open(fileobj=hashed, mode="r|") as tar:
+                for member in tar:
+                    tar.extract(member, begun, filter="data")
+            while hashed.read(1 << 20):
+                pass
+        if hashed.sha256.hexdigest() != facts["sha256"]:
+            raise tarfile.TarError("it is damaged")
+        begun.rename(folder)
+    except (FileNotFoundError, NotADirectoryError):  # not kept yet
+        return
+    except (OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
+        shutil.rmtree(begun, ignore_errors=True)
+        print(f"{kept} cannot be restored ({error}); the photos are prepared again.")
+        if not isinstance(error, OSError):  # no fault of this machine's: to be written anew
+            with suppress(OSError):
+                kept.with_suffix(".json").unlink()

@@ -1,80 +1,246 @@
-"""Where each named data set comes from: download, verify, unpack. Everything lands below one folder."""
+"""Where each named data set comes from, and its published split. Everything lands below one folder.
 
-import http.client
+The figures are those of the sets' own pages, of published loaders and of download logs. data/README.md is made from
+them.
+"""
+
+import hashlib
 import shutil
-import tarfile
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
-from skimage import data as skimage_data
-from torchvision.datasets.utils import download_url
 
-from colorlib import photos, runtime
+from colorlib import color, downloads, photos, runtime, sample
+from colorlib.downloads import File
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An archive of photos on the web."""
+    """A set of photos: what it is and where it comes from.
+
+    All of `files` are fetched, and the first one, an archive, is unpacked; failing that, one of `kaggle` is used:
+    public sets that hold the same, which kagglehub fetches. `split` says in words which one is used; `val` and `test`
+    are drawn from the training photos where the set has no such part of its own: counts, or shares under 1.
+    """
 
     title: str
-    url: str
-    md5: str
-    size: int  # bytes of the archive
     n_photos: int
     terms: str
+    layout: str
+    split: str
+    files: tuple = ()
+    kaggle: tuple = ()
+    account: str = "none"
+    val: float = 0.1
+    test: float = 0.1
 
 
-# Figures: see data/README.md.
+_PLACES = "http://data.csail.mit.edu/places/"
+_FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
+_LISTS = "https://web.mit.edu/torralba/www/"
+_RESEARCH = "research only; the photos belong to their owners; no redistribution"
+_IMAGENET = "non-commercial research only; the photos belong to their owners"
+_DRAWN = "none is published: drawn at random"
+
+
+def _places365(archive, folder, what, n_photos, size, checksum, split=_DRAWN, **drawn):
+    file = File(archive, (f"{_PLACES}places365/{archive}",), size, checksum)
+    return Dataset(f"Places365-Standard: {what}", n_photos, _RESEARCH, folder, split, (file,), **drawn)
+
+
+def _fastai(archive, what, n_photos, size, checksum=None):
+    file = File(f"{archive}.tgz", (f"{_FASTAI}{archive}.tgz",), size, checksum)
+    layout, split = f"{archive}/train/n01440764/….JPEG", "its own train and val; test drawn from train"
+    return Dataset(what, n_photos, _IMAGENET, layout, split, (file,))
+
+
 DATASETS = {
-    "places365": Dataset(
-        title="Places365, the validation photos at 256 x 256",
-        url="http://data.csail.mit.edu/places/places365/val_256.tar",
-        md5="e27b17d8d44f4af9a78502beb927f808",
-        size=525_158_400,
-        n_photos=36_500,
-        terms="research only; the photos belong to their owners",
+    "places365": _places365(
+        "val_256.tar",
+        "val_256/Places365_val_00000001.jpg",
+        "the validation photos, 100 of each of 365 kinds of scenes, 256 x 256; as many as document 001 trained on",
+        36_500,
+        525_158_400,
+        "sha256:24b4e639ef12a0012af525bc4cb443e4ab4aaea8369a1fb009b70e4a4aad5d48",
     ),
-    "imagenette": Dataset(
-        title="Imagenette: ten easy classes of ImageNet, short side 160",
-        url="https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz",
-        md5="e793b78cc4c9e9a4ccc0c1155377a412",
-        size=99_003_388,
-        n_photos=13_394,
-        terms="as ImageNet: non-commercial research",
+    "places365-large": _places365(
+        "val_large.tar",
+        "val_large/Places365_val_00000001.jpg",
+        "the same validation photos, larger",
+        36_500,
+        2_270_320_640,
+        "md5:9b71c4993ad89d2d8bcbdc4aef38042f",
+    ),
+    "places365-train": _places365(
+        "train_256_places365standard.tar",
+        "data_256/a/airfield/00000001.jpg",
+        "the training photos, 256 x 256",
+        1_803_460,
+        26_103_685_120,
+        "md5:53ca1c756c3d1e7809517cc47c5561c5",
+        "drawn at random: 10,000 to validate, 10,000 to test",
+        val=10_000,
+        test=10_000,
+    ),
+    "places205": Dataset(
+        "Places205: the test photos, 256 x 256; what document 003 trained on",
+        41_000,
+        _RESEARCH,
+        "testSet_resize/….jpg",
+        "40,000 to train and 1,000 to validate, as document 003 has it, drawn at random; none to test",
+        (
+            File(
+                "testSetPlaces205_resize.tar.gz", (f"{_PLACES}places205/testSetPlaces205_resize.tar.gz",), 2_341_250_899
+            ),
+        ),
+        val=1_000,
+        test=0,
+    ),
+    "imagenet": Dataset(
+        "ImageNet (ILSVRC2012), what document 000 trained on: the training photos, the validation photos, or both",
+        1_331_167,
+        _IMAGENET,
+        "train/n01440764/….JPEG and val/n01440764/….JPEG",
+        "its own train and val, and 10,000 photos of train to test, as document 000 has it; if only the archive of the "
+        "validation photos is given, 10,000 of them to test and a tenth of the rest to validate",
+        (
+            File("ILSVRC2012_devkit_t12.tar.gz", checksum="md5:fa75699e90414af021442c21a62c3abf"),
+            File("ILSVRC2012_img_val.tar", checksum="md5:29b22e2961454d5413ddabcf34fc5622"),
+            File("ILSVRC2012_img_train.tar", checksum="md5:1d675b47d978889d74fa0da5fadfb00e"),
+        ),
+        account="at image-net.org or Kaggle, with consent to its terms",
+        test=10_000,
+    ),
+    "imagenette": _fastai(
+        "imagenette2-160",
+        "Imagenette: ten easy classes of ImageNet, short side 160",
+        13_394,
+        99_003_388,
+        "sha256:64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5",
+    ),
+    "imagenette-320": _fastai(
+        "imagenette2-320",
+        "Imagenette, short side 320",
+        13_394,
+        341_663_724,
+        "sha256:569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c",
+    ),
+    "imagenette-full": _fastai(
+        "imagenette2",
+        "Imagenette, full size",
+        13_394,
+        1_557_161_267,
+        "sha256:6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd",
+    ),
+    "imagewoof": _fastai(
+        "imagewoof2-160", "Imagewoof: ten breeds of dogs of ImageNet, short side 160", 12_954, 92_612_825
+    ),
+    "imagewoof-320": _fastai(
+        "imagewoof2-320",
+        "Imagewoof, short side 320",
+        12_954,
+        328_387_740,
+        "sha256:4e4905ed7643120daaf9bf3b2ef7f3a7e8396d9bdaf254a38c6f01f618b4973d",
+    ),
+    "imagewoof-full": _fastai("imagewoof2", "Imagewoof, full size", 12_954, 1_343_715_595),
+    "cvpr09": Dataset(
+        "CVPR09 (MIT Indoor 67): 67 kinds of rooms",
+        15_620,
+        _RESEARCH,
+        "Images/airport_inside/….jpg",
+        "its official lists: 5,360 to train (a tenth of them to validate) and 1,340 to test; the rest is left out",
+        (
+            File(
+                "indoorCVPR_09.tar",
+                ("http://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar",),
+                2_592_010_240,
+                "sha1:0b252516e746ba428b96af408d2e8162d9b08ac5",
+            ),
+            File(
+                "TrainImages.txt",
+                (f"{_LISTS}TrainImages.txt",),
+                checksum="sha256:7ec85f88735739d8159061e4bcf6a9765aab8606ab444605b3f8e0641be0260e",
+            ),
+            File(
+                "TestImages.txt",
+                (f"{_LISTS}TestImages.txt",),
+                checksum="sha256:906c529a5a0918feec371de5b07a465ddb1f15ebaebc90a33cc321c371133bf1",
+            ),
+        ),
+        kaggle=("itsahmad/indoor-scenes-cvpr-2019",),
+    ),
+    "celeba": Dataset(
+        "CelebA: faces of celebrities, aligned and cropped to 178 x 218",
+        202_599,
+        "non-commercial research only; no redistribution",
+        "img_align_celeba/000001.jpg",
+        "its official partition: 162,770 to train, 19,867 to validate, 19,962 to test",
+        (
+            File(
+                "img_align_celeba.zip",
+                ("gdrive:0B7EVK8r0v71pZjFTYXZWM3FlRnM",),
+                1_443_490_838,
+                "sha256:46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74",
+            ),
+            File(
+                "list_eval_partition.txt",
+                ("gdrive:0B7EVK8r0v71pY0NSMzRuSXJEVkk",),
+                checksum="md5:d32c9cbf5e040fd4025c592c306e6668",
+            ),
+        ),
+        kaggle=("jessicali9530/celeba-dataset",),
+    ),
+    "mirflickr-lab": Dataset(
+        "MIRFLICKR-25k as arrays of OpenCV's 8-bit Lab, 224 x 224: what document 003 planned to use at first",
+        25_000,
+        "see the set's page; the photos come from Flickr",
+        "l/gray_scale.npy and ab/ab/ab1.npy, ab2.npy, ab3.npy; written out as PNG files",
+        _DRAWN,
+        kaggle=("shravankumar9892/image-colorization",),
+    ),
+    "kaggle-5739": Dataset(
+        "5,739 photos of 400 x 400, each with a grey copy that is not needed here: what document 004 trained on",
+        11_478,
+        "see the set's page",
+        "data/train_color/….jpg, data/test_color/….jpg, and train_black, test_black",
+        "its own: 5,000 to train (a tenth of them to validate) and 739 to test; the grey copies are left out",
+        kaggle=("aayush9753/image-colorization-dataset",),
     ),
 }
 NAMES = ("sample", *DATASETS)
 
 
-def fetch(name, root):
+def fetch(name, root, places=()):
     """Bring a data set to this machine, unless it is there already.
 
     Args:
-        name: "sample", a key of `DATASETS`, or the path of a folder of photos (used where it is).
-        root: folder below which named data sets are kept.
+        name: "sample", a key of `DATASETS`, or the path of a folder of photos (used where it is) or of an archive.
+        root: folder below which data sets are kept, and in which archives that were put there by hand are found.
+        places: more folders in which these may be.
 
     Returns:
         The folder of photos.
 
     Raises:
-        ValueError: if the name is neither a data set nor a folder.
+        ValueError: if the name is neither a data set nor a path, or an archive of the user's is damaged.
         ConnectionError: if the download fails; says how to do it by hand.
+        OSError: if there is not enough room.
     """
-    name = str(name).strip()
-    target = Path(root) / name
-    if name not in NAMES:
-        folder = Path(name).expanduser()
-        if name and folder.is_dir():
-            return folder
-        if name and folder.is_file():
-            raise ValueError(f"{name!r} is a file: give the folder that holds your photos.")
-        raise ValueError(
-            f"{name!r} is neither a data set ({', '.join(NAMES)}) nor a folder on this machine; "
-            "correct the name or the path."
-        )
+    name, root = str(name).strip(), Path(root)
+    own = Path(name or "?").expanduser() if name not in NAMES else None
+    if own and own.is_dir():
+        return own
+    if own and not (own.is_file() and own.name.lower().endswith(downloads.ARCHIVES)):
+        known = ", ".join(NAMES)
+        raise ValueError(f"{name!r} is no data set ({known}), no folder and no zip or tar archive: correct it.")
+    if own:
+        version = f"{own.resolve()} {own.stat().st_size} {own.stat().st_mtime_ns}"
+        target = root / f"{own.name.split('.')[0]}-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
+    else:
+        target = root / name
     if target.is_dir():
         return target
     # Build beside the target and rename at the end: a half-unpacked set is never taken for a whole one.
@@ -82,84 +248,155 @@ def fetch(name, root):
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if name == "sample":
-        _cut_sample(partial)
+        sample.cut(partial)
+    elif own:
+        _unpack(own, partial)
     else:
-        dataset = DATASETS[name]
-        print(f"{dataset.title}: {dataset.size / 1e6:.0f} MB; {dataset.terms}.")
-        _unpack(_download(dataset, Path(root)), partial, dataset)
+        print(f"{DATASETS[name].title}. Terms: {DATASETS[name].terms}.")
+        whole = _bring(name, root, partial, [Path(place) for place in places])
+        if whole != partial:  # a folder of kagglehub's, which may be read only
+            shutil.rmtree(partial)
+            target.unlink(missing_ok=True)  # a link to one that is gone
+            target.symlink_to(whole, target_is_directory=True)
+            return target
     partial.rename(target)
     return target
 
 
-def _download(dataset, root):
-    archive = root / dataset.url.rsplit("/", 1)[1]
+def _bring(name, root, partial, places):
+    """The folder that holds the whole set: `partial`, or one of kagglehub's."""
+    dataset, faults = DATASETS[name], []
     try:
-        with runtime.network_timeout():
-            download_url(dataset.url, root, archive.name, dataset.md5)  # trusts a file only if its MD5 is right
-    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConnectionError(
-            f"{dataset.url} could not be fetched ({reason}). Download it in a browser ({dataset.size:,} bytes, "
-            f"MD5 {dataset.md5}), put it at {archive} and run this again."
-        ) from error
-    return archive
+        if name == "imagenet":
+            return _from_imagenets_archives(dataset, root, partial, places)
+        if dataset.files:
+            return _from_files(dataset, root, partial, places)
+    except (ConnectionError, ValueError) as error:
+        faults.append(str(error))
+    for handle in dataset.kaggle:
+        shutil.rmtree(partial)
+        partial.mkdir()
+        given = [place / f"{name}.zip" for place in (root, *places) if (place / f"{name}.zip").is_file()]
+        try:
+            whole = _unpack(given[0], partial) if given else _from_kaggle(handle)
+            if name == "mirflickr-lab":
+                _write_arrays(whole, partial)
+                whole = partial
+            photos.find_photos(whole)
+            return whole
+        except (ConnectionError, ValueError, FileNotFoundError) as error:
+            faults.append(f"Kaggle's {handle}: {error}")
+    raise ConnectionError(f"{name} could not be fetched: {'; '.join(faults)}.\n{by_hand(name, root, places)}")
 
 
-def _unpack(archive, folder, dataset):
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")  # refuses members that point outside the folder
-    except tarfile.TarError as error:
-        raise ConnectionError(f"{archive} cannot be unpacked ({error}): delete it and retry.") from error
-    found = len(photos.find_photos(folder))
+def by_hand(name, root, places=()):
+    """Two lines: what to download in a browser, and where to put it."""
+    dataset = DATASETS[name]
+    what = " and ".join(f"{file.urls[0]} ({file.facts})" for file in dataset.files if file.urls)
+    what = what.replace("gdrive:", "https://drive.google.com/uc?id=")
+    if dataset.account != "none":
+        what = f"{', '.join(file.name for file in dataset.files)} (account: {dataset.account})"
+    copies = [f"https://www.kaggle.com/datasets/{handle} as {name}.zip" for handle in dataset.kaggle]
+    where = " or ".join(str(place) for place in (root, *places))
+    return (
+        f"By hand: download {', or '.join(filter(None, [what, *copies]))} in a browser,\nput it into {where} and retry."
+    )
+
+
+def _unpack(archive, folder):
+    downloads.need_space(folder, archive.stat().st_size, f"unpacking {archive.name}")
+    downloads.unpack(archive, folder)
+    return folder
+
+
+def _from_files(dataset, root, partial, places):
+    archive = dataset.files[0]
+    there = any((place / archive.name).is_file() for place in (root, *places))
+    downloads.need_space(root, archive.size if there else 2 * archive.size, archive.name)
+    paths = [downloads.fetch(file, root, places) for file in dataset.files]
+    downloads.unpack(paths[0], partial)
+    for path in paths[1:]:
+        shutil.copy(path, partial)
+    found = len(photos.find_photos(partial))
     if found != dataset.n_photos:
-        raise ConnectionError(f"{archive} holds {found:,} photos instead of {dataset.n_photos:,}: delete it and retry.")
+        raise ValueError(f"{paths[0]} holds {found:,} photos instead of {dataset.n_photos:,}: delete it and retry")
+    if not there:
+        paths[0].unlink()
+    return partial
 
 
-# The sample: the everyday colour photographs inside scikit-image's wheel, so that no network is needed.
-SAMPLE_TRAIN = ("astronaut", "coffee", "motorcycle_left", "motorcycle_right")
-SAMPLE_TEST = ("cat", "rocket")
-_SAMPLE_BAND = 0.26  # of each training scene's height, in its middle: kept for validation
-_CROP = 128  # side in pixels of the smallest crop
+def _from_imagenets_archives(dataset, root, partial, places):
+    from torchvision.datasets import imagenet
+
+    given = [next((p / f.name for p in (root, *places) if (p / f.name).is_file()), None) for f in dataset.files]
+    devkit, val, train = given
+    if not train and not (val and devkit):
+        raise ConnectionError("its archives cannot be fetched without an account, and they are not here")
+    downloads.need_space(root, sum(path.stat().st_size for path in given if path), "unpacking ImageNet")
+    try:
+        if val and devkit:
+            imagenet.parse_devkit_archive(partial, str(devkit))
+            wnids = imagenet.load_meta_file(partial)[1]
+            imagenet.parse_val_archive(partial, str(val), wnids, folder="val" if train else "photos")
+        if train:
+            imagenet.parse_train_archive(partial, str(train))
+    except RuntimeError as error:  # a wrong checksum
+        raise ValueError(str(error)) from error
+    return partial
 
 
-def sample_scenes():
-    """The sample's scenes by name: uint8 arrays `(H, W, 3)`. The two motorcycles are a stereo pair."""
-    left, right, _ = skimage_data.stereo_motorcycle()
-    return {
-        "astronaut": skimage_data.astronaut(),
-        "coffee": skimage_data.coffee(),
-        "motorcycle_left": left,
-        "motorcycle_right": right,
-        "cat": skimage_data.chelsea(),
-        "rocket": skimage_data.rocket(),
-    }
+def _from_kaggle(handle):
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise ConnectionError("needs kagglehub: pip install kagglehub") from error
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # of kagglehub, requests or the disk
+        raise ConnectionError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _cut_sample(folder):
-    """Cut the scenes into square crops in the folders train, val and test.
+def _write_arrays(source, folder):
+    """OpenCV's 8-bit Lab (L times 2.55, a and b plus 128) -> a PNG file for each photo."""
+    try:
+        all_L = np.load(next(source.rglob("gray_scale.npy")), mmap_mode="r")  # (25000, 224, 224)
+        all_ab = [np.load(path, mmap_mode="r") for path in sorted(source.rglob("ab[123].npy"))]  # (10000, 224, 224, 2)
+    except (StopIteration, OSError) as error:
+        raise ValueError(f"{source} lacks an array: {error}") from error
+    if len(all_L) != sum(map(len, all_ab)):
+        raise ValueError(f"{source} has {len(all_L):,} photos in L and {sum(map(len, all_ab)):,} in ab")
+    downloads.need_space(folder, 2 * all_L.nbytes, "writing the photos")
+    with runtime.bar(len(all_L), "writing the photos") as bar:
+        for n, ab in enumerate(ab for part in all_ab for ab in part):
+            L = torch.from_numpy(all_L[n] / np.float32(2.55))[None, None]
+            ab = torch.from_numpy(ab.astype(np.float32) - 128).permute(2, 0, 1)[None]
+            rgb = color.lab_to_rgb(L, ab)[0].permute(1, 2, 0).numpy()
+            Image.fromarray(rgb).save(folder / f"{n:05d}.png", compress_level=1)
+            bar.update()
 
-    Test crops come from scenes of their own. Validation crops come from a band across the middle of the
-    training scenes that no training crop touches: the only held-out pixels that so few scenes can give.
-    The band is horizontal because the stereo views are shifted sideways, so it is held out of both.
+
+def published_split(name, folder):
+    """The published split of a set whose folders' names do not tell it.
+
+    Returns:
+        A function from a photo's path below `folder` to "train", "val", "test", or "" if it is in no part; or None.
     """
-    for name, scene in sample_scenes().items():
-        height = len(scene)
-        band = max(_CROP, round(_SAMPLE_BAND * height))
-        top = (height - band) // 2
-        parts = [("train", scene[:top]), ("val", scene[top : top + band]), ("train", scene[top + band :])]
-        if name in SAMPLE_TEST:
-            parts = [("test", scene)]
-        crops = [(split, crop) for split, part in parts for crop in _crops(part, several=split == "train")]
-        for n, (split, crop) in enumerate(crops):
-            (folder / split).mkdir(exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(crop)).save(folder / split / f"{name}_{n:03d}.png")
+    folder = Path(folder)
+    if name == "kaggle-5739":
+        return lambda path: {"train_color": "train", "test_color": "test"}.get(Path(path).parent.name, "")
+    if name == "cvpr09":
+        parts = dict.fromkeys(_lines(folder, "TrainImages.txt"), "train")
+        parts |= dict.fromkeys(_lines(folder, "TestImages.txt"), "test")
+        return lambda path: parts.get("/".join(Path(path).parts[-2:]), "")
+    if name == "celeba":  # "000001.jpg 0"; at Kaggle with a comma, below a header
+        lines = [line.replace(",", " ").split() for line in _lines(folder, "list_eval_partition.*")]
+        parts = {file: ("train", "val", "test")[int(part)] for file, part in lines if part.isdigit()}
+        return lambda path: parts.get(Path(path).name, "")
+    return None
 
 
-def _crops(scene, several):
-    """Overlapping square windows, of several sizes or of the smallest alone."""
-    height, width = scene.shape[:2]
-    for side in (_CROP, 160, 192) if several else (_CROP,):
-        for y in range(0, height - side + 1, side // 2):
-            for x in range(0, width - side + 1, side // 2):
-                yield scene[y : y + side, x : x + side]
+def _lines(folder, name):
+    found = next(folder.rglob(name), None)
+    if found is None:
+        raise ValueError(f"{folder} lacks {name}, the list of its published split: delete the folder and retry.")
+    return [line.strip() for line in found.read_text().splitlines() if line.strip()]

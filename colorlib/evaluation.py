@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from colorlib import color
-from colorlib.data import Batches, loader
+from colorlib.loading import Batches, loader
 from colorlib.losses import mse_per_photo, predict
 
 # Columns of the per-photo errors, and how the table calls them. A floor needs no network to reach.
@@ -25,7 +25,7 @@ def evaluate(model, photo_set, train_mean, batch_size=32, workers=0, precision=t
 
     Args:
         model: takes L `(B, 1, H, W)`, returns pred_ab `(B, 2, H, W)`; its mode is put back afterwards.
-        photo_set: a `data.Photos` without flips.
+        photo_set: a `loading.Photos` without flips.
         train_mean: `(2,)`, mean ab of the photos that the model was trained on.
         precision: number type of the network's arithmetic.
         chosen: indices of the photos to take; all of them by default.

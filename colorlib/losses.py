@@ -6,7 +6,7 @@ Classification is that of Zhang, Isola and Efros, "Colorful Image Colorization" 
 import torch
 import torch.nn.functional as F
 
-from colorlib import color, data
+from colorlib import color, loading
 
 
 class Loss:
@@ -133,7 +133,7 @@ def prior_of(files, workers=0, size=64, most=3000):
     """
     centres = color.ab_bins()
     counts = torch.zeros(len(centres), dtype=torch.float64)
-    for rgb in data.some(files, size, workers, most):
+    for rgb in loading.some(files, size, workers, most):
         index, share = soft_encode(quarter(color.rgb_to_lab(rgb)[1]), centres)
         counts += torch.bincount(index.flatten(), share.flatten().double(), minlength=len(centres))
     return counts / counts.sum()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from colorlib import checkpoints, models, recipes, runtime
 from colorlib.colorize import colorize
-from colorlib.data import evenly
+from colorlib.loading import evenly
 from colorlib.photos import open_photo
 
 N_STRIP = 6  # validation photos that are coloured after every epoch, to see the training

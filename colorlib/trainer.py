@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
 from colorlib import color, distributed, losses, models, runtime
-from colorlib.data import Batches, Photos, loader
+from colorlib.loading import Batches, Photos, loader
 
 
 class Trainer:
@@ -298,7 +298,7 @@ def trial(recipe, data, n_steps, packed=None):
 
     Args:
         data: a `data.Prepared` set; a batch has at most as many photos as it has.
-        packed: what `data.pack` made of its training photos, if that is there.
+        packed: what `loading.pack` made of its training photos, if that is there.
     """
     files = data.files("train")
     size = min(recipe.batch_size, len(files))

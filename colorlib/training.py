@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 from colorlib import checkpoints, distributed, evaluation, losses, recipes, runtime
-from colorlib.data import Batches, Photos, draw_subset, loader, mean_ab, pack, ready, ready_again
+from colorlib.data import ready, ready_again
+from colorlib.loading import Batches, Photos, draw_subset, loader, mean_ab, pack
 from colorlib.runs import Run, Strip, newest_run, restore
 from colorlib.trainer import Trainer, enough_memory, load_encoder
 
@@ -305,15 +306,18 @@ def _finished(recipe, history):
 def newest_or_sample(mirror=None):
     """A trained run and its photos for the notebooks that need one: the newest, else a minute's training.
 
+    Args:
+        mirror: a folder that outlives this machine, with the folders `runs` and `data`.
+
     Returns:
         `(run, photos)`: the `Run` and the `data.Prepared` set that it was trained on.
     """
-    root = runtime.runs_dir()
-    run = newest_run(root, mirror)
+    root, mirror = runtime.runs_dir(), mirror and Path(mirror)
+    run = newest_run(root, mirror and mirror / "runs")
     if run:
         print(f"Using the newest run, {run}.")
         try:
-            photos = ready_again(run.facts["data"]["settings"])
+            photos = ready_again(run.facts["data"]["settings"], mirror and mirror / "data")
         except (ValueError, OSError) as error:
             print(f"Its photos are not on this machine ({error}) The sample's photos are shown instead.")
             photos = ready("sample")
@@ -324,7 +328,7 @@ def newest_or_sample(mirror=None):
         print("There is no trained run yet: training on the sample for about a minute.")
         photos = ready("sample")
         recipe = recipes.get("resnet34", **runtime.PRESETS["sample"].recipe_changes)
-        run = fit(recipe, photos, root / "resnet34-sample", mirror and Path(mirror) / "resnet34-sample")
+        run = fit(recipe, photos, root / "resnet34-sample", mirror and mirror / "runs" / "resnet34-sample")
     return run, photos
 
 

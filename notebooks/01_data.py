@@ -49,6 +49,8 @@ if use_drive and "google.colab" in sys.modules:
     from google.colab import drive
 
     drive.mount("/content/drive")
+if use_drive and not DRIVE.parent.is_dir():
+    raise FileNotFoundError("Drive is not mounted: run this cell again, or untick use_drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), None)
@@ -58,7 +60,7 @@ if root is None:
     root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
+mirror = DRIVE if use_drive else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -70,16 +72,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from colorlib import color, data, evaluation, losses, photos, plots, runtime
+from colorlib import color, data, evaluation, loading, losses, photos, plots, runtime
 
 # %% [markdown]
-# Two things can be chosen. `dataset` is `sample` (five everyday scenes that come with scikit-image, no download),
-# `places365` (36,500 photos), `imagenette` (13,394 photos of ten kinds of things), or **the path of any folder of
-# photos of yours**. Empty means: `sample` on a laptop, `places365` on a Colab GPU. `max_photos` draws some of them
-# at random; 0 means all. `keep_grey` keeps grey and sepia photos, as document 000 did.
+# - `dataset`: `sample` (five everyday scenes that come with scikit-image, no download); or one of the sets that the
+#   five documents and their neighbours used, listed in `data/README.md` with sizes and terms; or **the path of a folder,
+#   or of a zip or tar archive, of photos of yours**, on this machine or in Drive. Empty means: `sample` on a laptop,
+#   `places365` (36,500 photos, 525 MB, no account) on a Colab GPU.
+# - `max_photos` draws some of the photos at random; 0 means all.
+# - `keep_grey` keeps grey and sepia photos, as document 000 did.
 
 # %%
-dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
+dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 keep_grey = False  # @param {type: "boolean"}
 
@@ -91,10 +95,13 @@ print(runtime.describe())
 # Some photos cannot teach colour. A grey one, saved as RGB, teaches that grey is always right; a sepia print teaches
 # brown. Both look like ordinary files, so each photo is examined in CIELAB. Broken files, exact duplicates and photos
 # under 64 pixels are left out as well. What remains is scaled to a short side of at most 256 and saved once, because
-# decoding large JPEGs again in every epoch is what a GPU usually waits for.
+# decoding large JPEGs again in every epoch is what a GPU usually waits for. With `use_drive` the result is also kept in
+# Drive, as one archive: tomorrow this cell brings it back, without the download and the check.
 
 # %%
-prepared = data.ready(dataset, limit=max_photos or None, keep_grey=keep_grey)
+prepared = data.ready(
+    dataset, mirror and mirror / "data", limit=max_photos or None, keep_grey=keep_grey
+)
 print(f"{len(prepared.kept)} of {len(prepared.manifest)} photos are in {prepared.folder}")
 plots.show_table(prepared.report())
 
@@ -104,7 +111,7 @@ plots.show_table(prepared.report())
 # of the *training* scenes, which is easier than a new photo; only the test crops are scenes of their own.
 
 # %%
-splits = ["train", "val", "test"]
+splits = [split for split in ("train", "val", "test") if prepared.files(split)]
 counts = prepared.kept.groupby("pixels").split.nunique()
 assert (counts == 1).all(), "a photo is in two splits"
 some = {split: prepared.files(split) for split in splits}
@@ -122,17 +129,15 @@ plots.show_table(left_out[["source", "reason"]].head(12))
 print(f"{len(left_out)} photos were left out; all are listed in {prepared.folder / 'manifest.csv'}")
 
 # %% [markdown]
-# Judge for yourself, by up to three pictures for each reason: a clear sky and a sepia print both have one colour that
+# Judge for yourself, by up to eight pictures for each reason: a clear sky and a sepia print both have one colour that
 # follows the lightness, so a few skies go too.
 
 # %%
-readable = left_out[left_out.width > 0]
-examples = readable.groupby(readable.reason.str.split(":").str[0]).head(3).head(7)
-source = prepared.settings["source"]
-pictures = [photos.open_photo(f"{source}/{name}") for name in examples.source]
-reasons = examples.reason.str.split(":").str[0].tolist()
-if pictures:
-    figure = plots.grid([pictures], captions=[reasons])
+examples = left_out[left_out.file != ""]
+kinds = list(examples.groupby(examples.reason.str.split(":").str[0]).file)
+rows = [[photos.open_photo(prepared.folder / file) for file in files] for _, files in kinds]
+if rows:
+    figure = plots.grid(rows, captions=[kind for kind, _ in kinds])
     plots.show(figure, "01_left_out", "Photos that were left out")
 
 # %% [markdown]
@@ -168,9 +173,9 @@ print("L, a and b give back every byte of the photo.")
 # %%
 edges = np.linspace(-110, 110, 111)
 chosen = prepared.files("train")[:: max(1, len(prepared.files("train")) // 1000)]
-photo_set = data.Photos(chosen, size=64)
+photo_set = loading.Photos(chosen, size=64)
 density = np.zeros((110, 110))
-for rgb in data.loader(photo_set, data.Batches(range(len(chosen)), 64)):
+for rgb in loading.loader(photo_set, loading.Batches(range(len(chosen)), 64)):
     a, b = color.rgb_to_lab(rgb)[1].movedim(1, 0).flatten(1).numpy()
     density += np.histogram2d(a, b, bins=[edges, edges])[0]
 figure = plots.ab_density(density / density.sum(), edges)
@@ -195,10 +200,10 @@ plots.show_table(pd.Series(share).to_frame("share of the pixels"))
 # source documents state: the mean squared difference of `ab_unit = (ab + 128) / 255`.
 
 # %%
-mean = data.mean_ab(prepared.files("train")).view(1, 2, 1, 1)
-val_set = data.Photos(prepared.files("val"), size=128)
+mean = loading.mean_ab(prepared.files("train")).view(1, 2, 1, 1)
+val_set = loading.Photos(prepared.files("val"), size=128)
 floors = []
-for rgb in data.loader(val_set, data.Batches(range(len(val_set)), 64)):
+for rgb in loading.loader(val_set, loading.Batches(range(len(val_set)), 64)):
     ab = color.rgb_to_lab(rgb)[1]
     own = ab.mean(dim=(2, 3), keepdim=True)
     guesses = [torch.zeros_like(ab), mean.expand_as(ab), own.expand_as(ab)]

@@ -53,6 +53,8 @@ if use_drive and "google.colab" in sys.modules:
     from google.colab import drive
 
     drive.mount("/content/drive")
+if use_drive and not DRIVE.parent.is_dir():
+    raise FileNotFoundError("Drive is not mounted: run this cell again, or untick use_drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), None)
@@ -62,7 +64,7 @@ if root is None:
     root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
+mirror = DRIVE if use_drive else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -85,20 +87,8 @@ print(f"PyTorch {torch.__version__}, NumPy {np.__version__}, pandas {pd.__versio
 # Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
 
 # %%
-from colorlib import (
-    color,
-    colorize,
-    comparison,
-    data,
-    losses,
-    models,
-    photos,
-    plots,
-    recipes,
-    runtime,
-    trainer,
-    training,
-)
+from colorlib import color, colorize, comparison, data, loading, losses, models, photos
+from colorlib import plots, recipes, runtime, trainer, training
 
 print(runtime.describe())
 
@@ -116,7 +106,7 @@ print(runtime.describe())
 
 # %%
 recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion", "zhang", "zhang_mse", "autoencoder", "unet34", "unet18"]
-dataset = ""  # @param ["", "sample", "places365", "imagenette"] {allow-input: true}
+dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 encoder_weights = "imagenet"  # @param ["imagenet", "none"] {allow-input: true}
 keep_grey = False  # @param {type: "boolean"}
@@ -135,7 +125,9 @@ run_name = ""  # @param {type: "string"}
 
 # %%
 dataset = dataset or runtime.preset().dataset
-prepared = data.ready(dataset, limit=max_photos or None, keep_grey=keep_grey)
+prepared = data.ready(
+    dataset, mirror and mirror / "data", limit=max_photos or None, keep_grey=keep_grey
+)
 run_name = run_name or f"{recipe_name}-{prepared.name}"
 print(f"{len(prepared.files('train')):,} photos to train on; the run is called {run_name}.")
 
@@ -210,7 +202,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %%
 device = runtime.device()
-photo_set = data.Photos(prepared.files("train"), recipe.size, recipe.resize)
+photo_set = loading.Photos(prepared.files("train"), recipe.size, recipe.resize)
 first = [photo_set[0, i] for i in range(min(8, len(photo_set)))]
 rgb = torch.stack(first).to(device)  # (8, 3, size, size) uint8
 L, ab = color.rgb_to_lab(rgb)  # (8, 1, size, size), (8, 2, size, size)
@@ -268,7 +260,7 @@ plots.show(plots.range_test(test), "02_range_test", "The loss while the learning
 # `torchrun --nproc-per-node 2 -m colorlib.training resnet34 DATA RUN_DIR`
 
 # %%
-what = recipe, prepared, runtime.runs_dir() / run_name, mirror and mirror / run_name
+what = recipe, prepared, runtime.runs_dir() / run_name, mirror and mirror / "runs" / run_name
 how = {"hours": hours or runtime.preset().hours, "compile": compile_network}
 watch = plots.live_curves("02_curves", "MSE by epoch, with the floors")
 if torch.cuda.device_count() > 1 and not recipe.one_photo:
@@ -363,10 +355,10 @@ names = [name.strip() for name in compare.split(",") if name.strip()] or preset.
 seconds, side = 60 * compare_minutes or preset.compare_seconds, min(recipe.size, 128)
 print(f"{len(names)} systems, {seconds:g} seconds of training each, and more for validation.")
 folder = f"comparison-{prepared.name}-{side}-{seconds:g}s"
-how = small | {"size": side, "resize": "squash", "mirror": mirror and mirror / folder}
+how = small | {"size": side, "resize": "squash", "mirror": mirror and mirror / "runs" / folder}
 how["weights"] = dict.fromkeys(names, "none") if encoder_weights == "none" else {}
 runs = comparison.compare(names, prepared, runtime.runs_dir() / folder, seconds, **how)
-val_photos = data.Photos(prepared.files("val"), side)
+val_photos = loading.Photos(prepared.files("val"), side)
 plots.show_table(comparison.table(runs, val_photos))
 
 # %% [markdown]

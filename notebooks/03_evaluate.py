@@ -48,6 +48,8 @@ if use_drive and "google.colab" in sys.modules:
     from google.colab import drive
 
     drive.mount("/content/drive")
+if use_drive and not DRIVE.parent.is_dir():
+    raise FileNotFoundError("Drive is not mounted: run this cell again, or untick use_drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), None)
@@ -57,7 +59,7 @@ if root is None:
     root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
+mirror = DRIVE if use_drive else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -67,7 +69,7 @@ print(f"Using the project in {root}")
 # %%
 import pandas as pd
 
-from colorlib import data, evaluation, plots, photos, recipes, runtime, training
+from colorlib import data, evaluation, loading, photos, plots, recipes, runtime, training
 from colorlib.colorize import colorize
 
 # %% [markdown]
@@ -89,16 +91,17 @@ model, recipe, workers = run.model(), run.recipe, runtime.preset().workers
 # ## Measure the error, photo by photo
 # The error of each photo is kept, not only the mean, because the question is always "which photos?". The interval
 # tells how much the mean would move with other photos of the same kind: it is found by drawing the photos anew, with
-# replacement, 2,000 times.
+# replacement, 2,000 times. (Where a published split has no test photos, its validation photos stand in for them.)
 
 
 # %%
 def measure(files):
-    photo_set = data.Photos(files, recipe.size, recipe.resize)
+    photo_set = loading.Photos(files, recipe.size, recipe.resize)
     return evaluation.evaluate(model, photo_set, run.facts["train_mean"], workers=workers)
 
 
-val_rows, test_rows = measure(prepared.files("val")), measure(prepared.files("test"))
+val_rows = measure(prepared.files("val"))
+test_rows = measure(prepared.files("test")) if prepared.files("test") else val_rows
 test_rows.to_csv(runtime.writable(run.dir) / "test_errors.csv", index=False)
 print(f"{len(test_rows)} photos; the table of all of them is {run.dir / 'test_errors.csv'}")
 plots.show_table(test_rows.describe().loc[["mean", "min", "50%", "max"]].round(5))

@@ -49,6 +49,8 @@ if use_drive and "google.colab" in sys.modules:
     from google.colab import drive
 
     drive.mount("/content/drive")
+if use_drive and not DRIVE.parent.is_dir():
+    raise FileNotFoundError("Drive is not mounted: run this cell again, or untick use_drive")
 here = Path(globals().get("__file__", "notebook")).resolve().parent
 places = [here, *here.parents, DRIVE, Path("colorization").resolve()]
 root = next((place for place in places if (place / "colorlib").is_dir()), None)
@@ -58,7 +60,7 @@ if root is None:
     root = places[-1]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(root)], check=True)
 sys.path.insert(0, str(root))
-mirror = DRIVE / "runs" if use_drive and DRIVE.parent.is_dir() else None
+mirror = DRIVE if use_drive else None
 print(f"Using the project in {root}")
 
 # %% [markdown]
@@ -95,7 +97,7 @@ model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's resu
 # Test photos, spread evenly over the set: what the network was given, the truth, and its guess.
 
 # %%
-files = prepared.files("test")
+files = prepared.files("test") or prepared.files("val")
 chosen = [files[i] for i in np.linspace(0, len(files) - 1, 6).round().astype(int)]
 truths = [photos.open_photo(file) for file in chosen]
 rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb, side) for rgb in truths]]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from colorlib import checkpoints, color, comparison, data, models, plots, recipes, training
+from colorlib import checkpoints, color, comparison, loading, models, plots, recipes, training
 from colorlib.recipes import RECIPES, Recipe
 from colorlib.trainer import Trainer
 
@@ -37,10 +37,10 @@ def known(monkeypatch):
 def test_a_recipe_is_stretched_to_a_number_of_steps(n_photos, batch, n_steps, expected):
     recipe = Recipe("x", "", "tiny", batch_size=batch, subset=0.4, patience=5, cycle_epochs=2, schedule="cyclic")
     long = comparison.stretched(recipe, n_photos, n_steps)
-    chosen = data.draw_subset(n_photos, long.subset, seed=0, phase=0)
+    chosen = loading.draw_subset(n_photos, long.subset, seed=0, phase=0)
     assert (long.n_epochs, -(-len(chosen) // long.batch_size)) == expected
     assert (long.patience, long.cycle_epochs) == (None, None)  # one cycle over all of it
-    other = data.draw_subset(n_photos, long.subset, seed=0, phase=1 // long.phase_epochs)
+    other = loading.draw_subset(n_photos, long.subset, seed=0, phase=1 // long.phase_epochs)
     assert long.subset == 1 or not (len(chosen) == len(other) and (chosen == other).all())
 
 
@@ -62,7 +62,7 @@ def test_all_get_the_same_time_and_stand_in_one_table(prepared, tmp_path, known)
     assert list(runs) == known
     steps = [run.facts["step"] // run.facts["epoch"] * len(run.history) for run in runs.values()]
     assert steps == [40, 40]  # four seconds at a tenth of a second each
-    val = data.Photos(prepared.files("val"), 16)
+    val = loading.Photos(prepared.files("val"), 16)
     table = comparison.table(runs, val)
     assert table.MSE.is_monotonic_increasing and set(table.index) == set(known)
     floors = runs["quick"].facts["floors"]
@@ -75,7 +75,7 @@ def test_all_get_the_same_time_and_stand_in_one_table(prepared, tmp_path, known)
 
 def test_chroma_is_the_predictions_over_the_truths(prepared, tmp_path, known):
     runs = comparison.compare(["quick"], prepared, tmp_path, 0.4, **SMALL)
-    val = data.Photos(prepared.files("val"), 16)
+    val = loading.Photos(prepared.files("val"), 16)
     photos = torch.stack([val[0, i] for i in range(len(val))])
     L, ab = color.rgb_to_lab(photos)
     with torch.no_grad():

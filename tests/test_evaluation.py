@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorlib import color, data, evaluation, losses
-from colorlib.data import Photos
+from colorlib import color, evaluation, loading, losses
 from colorlib.evaluation import evaluate, interval, style, table
+from colorlib.loading import Photos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +28,7 @@ def photos(files):
 
 @pytest.fixture(scope="module")
 def train_mean(files):
-    return data.mean_ab(files)
+    return loading.mean_ab(files)
 
 
 @pytest.fixture

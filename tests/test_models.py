@@ -20,7 +20,7 @@ from torch import nn
 
 from colorlib import color, losses, models
 from colorlib.colorize import colorize
-from colorlib.data import Photos
+from colorlib.loading import Photos
 from colorlib.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,6 +1,7 @@
 """The notebooks themselves: twins, set-up cell, badges, form, and each one alone as a plain script."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+
+from colorlib import datasets, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 TWINS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -64,7 +67,7 @@ def test_form(twin):
             continue
         assert before.cell_type == "markdown", f"no words before: {cell.source[:60]}"
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        most = 20 if "REPOSITORY" in cell.source else 15  # the set-up cell is the one exception
+        most = 22 if "REPOSITORY" in cell.source else 15  # the set-up cell is the one exception
         assert 2 <= len(lines) <= most, f"{len(lines)} lines: {cell.source[:60]}"
         assert not re.search(r"^\s*[%!]", cell.source, re.M), "a magic passes silently when it fails"
         last = ast.parse(cell.source).body[-1]
@@ -74,6 +77,16 @@ def test_form(twin):
 
 def test_setup_cell_is_the_same_in_all():
     assert len({setup_cell(twin) for twin in TWINS}) == 1
+
+
+@pytest.mark.parametrize("twin", TWINS[:2], ids=lambda p: p.stem)
+def test_form_lists_every_data_set_and_recipe(twin):
+    def choices(field):
+        return json.loads(re.search(rf"^{field} = .*# @param (\[.*?\])", twin.read_text(), re.M)[1])
+
+    assert choices("dataset") == ["", *datasets.NAMES]
+    if "recipe_name" in twin.read_text():
+        assert choices("recipe_name") == list(recipes.RECIPES)
 
 
 # -- the set-up cell on Colab, against a fake google.colab ------------------------------------------------------
@@ -129,13 +142,20 @@ def test_setup_uses_a_copy_in_drive_and_keeps_runs_there(content):
     done = on_colab(content, setup_cell(TWINS[0]), use_drive=True, then=IMPORT)
     assert done.returncode == 0, done.stderr
     assert f"mounted {content}/drive" in done.stdout
-    assert f"imported from {drive / 'colorlib'}" in done.stdout and f"mirror {drive / 'runs'}" in done.stdout
+    assert f"imported from {drive / 'colorlib'}" in done.stdout and f"mirror {drive}" in done.stdout
 
 
 def test_setup_without_address_and_copy_says_what_to_do(content):
     done = on_colab(content, setup_cell(TWINS[0]))
     assert done.returncode != 0
     assert "copy the project to" in done.stderr.strip().splitlines()[-1] and "use_drive" in done.stderr
+
+
+def test_setup_stops_where_drive_is_wanted_and_not_mounted(content):
+    """`fit` could not tell it from an empty one, and would begin anew."""
+    cell = setup_cell(TWINS[0]).replace("drive.mount(", "str(")  # as if the mount had failed without a word
+    done = on_colab(content, cell, use_drive=True)
+    assert done.returncode != 0 and "Drive is not mounted: run this cell again" in done.stderr
 
 
 def test_setup_does_not_take_a_half_copied_folder_for_the_project(content):

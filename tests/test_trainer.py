@@ -10,7 +10,7 @@ import torch
 from kills import same
 
 from colorlib import color, losses, models, recipes, runtime
-from colorlib.data import Photos
+from colorlib.loading import Photos
 from colorlib.trainer import Trainer, load_encoder, range_test
 
 pytestmark = pytest.mark.usefixtures("one_thread")

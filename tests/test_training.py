@@ -18,8 +18,9 @@ import torch
 from kills import same
 from torch import nn
 
-from colorlib import checkpoints, data, evaluation, losses, models, recipes, runs, runtime, training
-from colorlib.data import Batches, Photos, Prepared
+from colorlib import checkpoints, data, evaluation, loading, losses, models, recipes, runs, runtime, training
+from colorlib.data import Prepared
+from colorlib.loading import Batches, Photos
 from colorlib.runs import Run
 from colorlib.trainer import Trainer
 from colorlib.training import fit
@@ -188,7 +189,7 @@ def test_a_run_tells_what_it_is_and_its_model_is_the_best_one(whole, prepared):
     assert whole.recipe == recipe()
     assert whole.facts["data"]["fingerprint"] == prepared.fingerprint
     assert (whole.facts["device"], whole.facts["precision"]) == ("cpu", "float32")
-    np.testing.assert_allclose(whole.facts["train_mean"], data.mean_ab(prepared.files("train")))
+    np.testing.assert_allclose(whole.facts["train_mean"], loading.mean_ab(prepared.files("train")))
     assert list(whole.strips) == [0, 1, 2, 3] and whole.truth.is_file()
     model = whole.model()
     assert not model.training

@@ -1,0 +1,233 @@
+"""From the web to this machine: downloads that go on where they broke off, verified and safely unpacked."""
+
+import gzip
+import hashlib
+import http.client
+import lzma
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from colorlib import runtime
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_ATTEMPTS = 6  # in a row that bring nothing, before the next address is tried
+_PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
+_BLOCK = 1 << 20
+_DAMAGE = (  # what the readers of archives raise; RuntimeError: a password is needed
+    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
+)  # fmt: skip
+_AGENT = {"User-Agent": "Mozilla/5.0 (colorlib)"}  # some servers answer urllib's own name with 403
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on the web.
+
+    `urls` are tried in this order; "gdrive:ID" is a file on Google Drive. `size` in bytes and `checksum`, such as
+    "md5:e27b…", are None where nobody has published them.
+    """
+
+    name: str
+    urls: tuple = ()
+    size: int | None = None
+    checksum: str | None = None
+
+    @property
+    def facts(self):
+        """Size and checksum in words."""
+        checksum = self.checksum and self.checksum.replace(":", " ").replace("sha", "SHA-").replace("md5", "MD5")
+        known = [f"{self.size:,} bytes" if self.size else "", checksum or ""]
+        return ", ".join(filter(None, known)) or "size and checksum are not published"
+
+    def fault(self, path):
+        """What is wrong with the file at `path`, or ""."""
+        size = path.stat().st_size
+        if self.size not in (None, size):
+            return f"has {size:,} bytes instead of {self.size:,}"
+        with open(path, "rb") as stream:
+            if stream.read(500).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                return "is a web page, perhaps a log-in or a quota notice"
+            if self.checksum:
+                kind, expected = self.checksum.split(":")
+                stream.seek(0)
+                found = hashlib.file_digest(stream, kind).hexdigest()
+                if found != expected:
+                    return f"has the {kind} {found} instead of {expected}"
+        return ""
+
+
+class _Refused(Exception):
+    """The server's answer is of no use, and asking again would not change it."""
+
+
+def fetch(file, folder, places=()):
+    """Bring a file to a folder, unless it is there or in one of `places` already: its path.
+
+    What a broken download left is gone on with. Nothing bears the file's own name before it has been verified.
+
+    Raises:
+        ConnectionError: if no address gives it; says why for each.
+        OSError: if the disk is full.
+    """
+    faults = []
+    for place in (Path(folder), *places):
+        path = place / file.name
+        if path.is_file():
+            fault = file.fault(path)
+            if not fault:
+                return path
+            faults.append(f"{path} {fault}")
+    target = Path(folder) / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    for url in file.urls:
+        for _ in range(2):  # the second time without what an earlier download left
+            begun = part.exists()
+            try:
+                (_from_drive if url.startswith("gdrive:") else _from_web)(url, part, file)
+                fault = file.fault(part)
+            except _Refused as refused:
+                fault = str(refused)
+                break
+            if not fault:
+                part.replace(target)
+                return target
+            part.unlink()
+            if not begun:
+                break
+        faults.append(f"{url} {fault}")
+    raise ConnectionError("; ".join(faults) or "no address is known")
+
+
+def _from_web(url, part, file):
+    failures, pause = 0, _PAUSE
+    with runtime.bar(file.size, file.name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+        while True:
+            have = part.stat().st_size if part.exists() else 0
+            if file.size and have >= file.size:
+                return
+            bar.n = have
+            try:
+                return _stream(url, part, have, file, bar)
+            except urllib.error.HTTPError as error:
+                if error.code == 416:  # there is nothing after what we have, so that it is of another file
+                    part.unlink()
+                elif error.code < 500 and error.code != 429:
+                    raise _Refused(f"answers {error.code} ({error.reason})") from error
+                reason = f"answers {error.code} ({error.reason})"
+            except (
+                urllib.error.URLError,
+                http.client.HTTPException,
+                ConnectionError,
+                TimeoutError,
+                ValueError,
+            ) as error:
+                reason = f"fails ({' '.join(str(getattr(error, 'reason', error)).split()) or type(error).__name__})"
+            if part.exists() and part.stat().st_size > have:
+                failures, pause = 0, _PAUSE
+            failures += 1
+            if failures == _ATTEMPTS:
+                raise _Refused(reason)
+            bar.set_postfix_str(f"{reason}; trying again")
+            time.sleep(pause)
+            pause *= 2
+
+
+def _stream(url, part, have, file, bar):
+    headers = _AGENT | ({"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise _Refused("sends a web page instead of the file, perhaps a log-in or a quota notice")
+        if response.status != 206:  # the server cannot go on in the middle
+            have = bar.n = 0
+        rest = response.headers["Content-Length"]
+        total = file.size if rest is None else have + int(rest)
+        if file.size and total != file.size:
+            raise _Refused(f"offers {total:,} bytes instead of {file.size:,}")
+        bar.total = total
+        with open(part, "ab" if have else "wb") as stream:
+            while block := response.read(_BLOCK):
+                _write(stream, block)
+                bar.update(len(block))
+            _write(stream, b"")
+    if total and part.stat().st_size < total:
+        raise ConnectionError(f"breaks off after {part.stat().st_size:,} of {total:,} bytes")
+
+
+def _write(stream, block):
+    try:
+        stream.write(block)
+        stream.flush()
+    except OSError as error:  # told apart from the network's errors, which are of the same class
+        raise DiskFull(f"{stream.name}: cannot be written ({error.strerror}); make room and run this again.") from error
+
+
+class DiskFull(OSError):
+    """A file could not be written; what was written so far is kept."""
+
+
+def _from_drive(url, part, file):
+    import gdown  # here, since it is needed for few sets
+
+    whole = part.with_suffix(".gdown")
+    try:
+        found = gdown.download(id=url.removeprefix("gdrive:"), output=str(whole), quiet=False, resume=True)
+    except Exception as error:  # its two major versions have different ones
+        text = " ".join(str(error).split())
+        quota = "quota" in text.lower() or "too many users" in text.lower() or "many accesses" in text.lower()
+        raise _Refused("is over Google Drive's quota for today" if quota else f"fails ({text})") from error
+    if found is None or not whole.is_file():
+        raise _Refused("gave no file; delete the .part files beside it")
+    whole.replace(part)
+
+
+def need_space(folder, n_bytes, what):
+    """See that a disk has room.
+
+    Raises:
+        OSError: if not; says how much is missing.
+    """
+    folder = Path(folder)
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    if free < n_bytes:
+        raise OSError(
+            f"{what} needs {n_bytes / 1e9:,.1f} GB below {folder}, where {free / 1e9:,.1f} GB are free: "
+            "make room, or set COLORLIB_DATA to a folder on a larger disk."
+        )
+
+
+def unpack(archive, folder):
+    """Unpack a zip or tar archive into a folder. Members that point outside the folder are refused.
+
+    Raises:
+        ValueError: if it is damaged, protected, or refused; names it.
+        OSError: if the disk is full.
+    """
+    archive, folder = Path(archive), Path(folder)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as bundle:
+                members = bundle.infolist()
+                with runtime.bar(len(members), "unpacking") as bar:
+                    for member in members:
+                        place = (folder / member.filename).resolve()
+                        if not place.is_relative_to(folder.resolve()):
+                            raise tarfile.TarError(f"{member.filename!r} points outside")
+                        bundle.extract(member, folder)
+                        bar.update()
+        else:
+            with tarfile.open(archive) as bundle, runtime.bar(None, "unpacking") as bar:
+                for member in bundle:
+                    bundle.extract(member, folder, filter="data")  # refuses what points outside
+                    bar.update()
+    except _DAMAGE as error:
+        raise ValueError(f"{archive} cannot be unpacked ({error}): delete it and get it again.") from error
+    except OSError as error:
+        raise DiskFull(f"{archive} cannot be unpacked to {folder} ({error.strerror}): make room and retry.") from error
