@@ -1,5 +1,6 @@
 """From the web to this machine: downloads that go on where they broke off, verified and safely unpacked."""
 
+import errno
 import gzip
 import hashlib
 import http.client
@@ -23,6 +24,7 @@ _BLOCK = 1 << 20
 _DAMAGE = (  # what the readers of archives raise; RuntimeError: a password is needed
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
 )  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AGENT = {"User-Agent": "Mozilla/5.0 (colorlib)"}  # some servers answer urllib's own name with 403
 
 
@@ -49,11 +51,11 @@ class File:
     def fault(self, path):
         """What is wrong with the file at `path`, or ""."""
         size = path.stat().st_size
-        if self.size not in (None, size):
-            return f"has {size:,} bytes instead of {self.size:,}"
         with open(path, "rb") as stream:
-            if stream.read(500).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            if _is_page(stream.read(500)):
                 return "is a web page, perhaps a log-in or a quota notice"
+            if self.size not in (None, size):
+                return f"has {size:,} bytes instead of {self.size:,}"
             if self.checksum:
                 kind, expected = self.checksum.split(":")
                 stream.seek(0)
@@ -61,6 +63,10 @@ class File:
                 if found != expected:
                     return f"has the {kind} {found} instead of {expected}"
         return ""
+
+
+def _is_page(start):
+    return start.lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 class _Refused(Exception):
@@ -107,10 +113,11 @@ def fetch(file, folder, places=()):
 
 
 def _from_web(url, part, file):
-    failures, pause = 0, _PAUSE
+    failures, pause, most = 0, _PAUSE, 0
     with runtime.bar(file.size, file.name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
         while True:
             have = part.stat().st_size if part.exists() else 0
+            most = max(most, have)
             if file.size and have >= file.size:
                 return
             bar.n = have
@@ -118,10 +125,10 @@ def _from_web(url, part, file):
                 return _stream(url, part, have, file, bar)
             except urllib.error.HTTPError as error:
                 if error.code == 416:  # there is nothing after what we have, so that it is of another file
-                    part.unlink()
-                elif error.code < 500 and error.code != 429:
-                    raise _Refused(f"answers {error.code} ({error.reason})") from error
-                reason = f"answers {error.code} ({error.reason})"
+                    part.unlink(missing_ok=True)
+                reason = f"answers {error.code} ({_line(error.reason)})"
+                if error.code < 500 and error.code not in (416, 429):
+                    raise _Refused(reason) from error
             except (
                 urllib.error.URLError,
                 http.client.HTTPException,
@@ -129,8 +136,8 @@ def _from_web(url, part, file):
                 TimeoutError,
                 ValueError,
             ) as error:
-                reason = f"fails ({' '.join(str(getattr(error, 'reason', error)).split()) or type(error).__name__})"
-            if part.exists() and part.stat().st_size > have:
+                reason = f"fails ({_line(getattr(error, 'reason', error)) or type(error).__name__})"
+            if part.exists() and part.stat().st_size > most:  # not: than before, or bad answers come for ever
                 failures, pause = 0, _PAUSE
             failures += 1
             if failures == _ATTEMPTS:
@@ -143,28 +150,29 @@ def _from_web(url, part, file):
 def _stream(url, part, have, file, bar):
     headers = _AGENT | ({"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
-        if response.headers.get_content_type() == "text/html":
-            raise _Refused("sends a web page instead of the file, perhaps a log-in or a quota notice")
         if response.status != 206:  # the server cannot go on in the middle
             have = bar.n = 0
         rest = response.headers["Content-Length"]
         total = file.size if rest is None else have + int(rest)
+        block = response.read1(_BLOCK)
+        if response.headers.get_content_type() == "text/html" or (not have and _is_page(block)):
+            raise _Refused("sends a web page instead of the file, perhaps a log-in or a quota notice")
         if file.size and total != file.size:
             raise _Refused(f"offers {total:,} bytes instead of {file.size:,}")
         bar.total = total
-        with open(part, "ab" if have else "wb") as stream:
-            while block := response.read(_BLOCK):
+        with open(part, "ab" if have else "wb", buffering=0) as stream:  # or closing it could fail once more
+            while block:
                 _write(stream, block)
                 bar.update(len(block))
-            _write(stream, b"")
+                block = response.read1(_BLOCK)  # not read: what came before an error would be lost
     if total and part.stat().st_size < total:
         raise ConnectionError(f"breaks off after {part.stat().st_size:,} of {total:,} bytes")
 
 
 def _write(stream, block):
     try:
-        stream.write(block)
-        stream.flush()
+        while block:
+            block = block[stream.write(block) :]
     except OSError as error:  # told apart from the network's errors, which are of the same class
         raise DiskFull(f"{stream.name}: cannot be written ({error.strerror}); make room and run this again.") from error
 
@@ -178,14 +186,23 @@ def _from_drive(url, part, file):
 
     whole = part.with_suffix(".gdown")
     try:
-        found = gdown.download(id=url.removeprefix("gdrive:"), output=str(whole), quiet=False, resume=True)
+        # Without cookies: version 5 cannot save them where it has never been used.
+        found = gdown.download(
+            id=url.removeprefix("gdrive:"), output=str(whole), quiet=False, resume=True, use_cookies=False
+        )
     except Exception as error:  # its two major versions have different ones
-        text = " ".join(str(error).split())
-        quota = "quota" in text.lower() or "too many users" in text.lower() or "many accesses" in text.lower()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise DiskFull(f"{whole}: cannot be written ({error.strerror}); make room and run this again.") from error
+        text = _line(error)
+        quota = any(words in text.lower() for words in ("quota", "too many users", "many accesses"))
         raise _Refused("is over Google Drive's quota for today" if quota else f"fails ({text})") from error
     if found is None or not whole.is_file():
         raise _Refused("gave no file; delete the .part files beside it")
     whole.replace(part)
+
+
+def _line(text):
+    return " ".join(str(text).split())
 
 
 def need_space(folder, n_bytes, what):
@@ -212,7 +229,7 @@ def unpack(archive, folder):
     """
     archive, folder = Path(archive), Path(folder)
     try:
-        if zipfile.is_zipfile(archive):
+        if zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):  # a tar may end with a zip
             with zipfile.ZipFile(archive) as bundle:
                 members = bundle.infolist()
                 with runtime.bar(len(members), "unpacking") as bar:
@@ -227,7 +244,13 @@ def unpack(archive, folder):
                 for member in bundle:
                     bundle.extract(member, folder, filter="data")  # refuses what points outside
                     bar.update()
+                if bundle.fileobj.read(512) != bytes(512):  # tarfile takes a torn or wrong header for the end
+                    raise tarfile.TarError("it breaks off")
+                while bundle.fileobj.read(_BLOCK):  # a compressed one has its checksum at the end
+                    pass
     except _DAMAGE as error:
-        raise ValueError(f"{archive} cannot be unpacked ({error}): delete it and get it again.") from error
+        raise ValueError(f"{archive} cannot be unpacked ({_line(error)}): delete it and get it again.") from error
     except OSError as error:
+        if error.errno is None:  # bz2's word for damage
+            raise ValueError(f"{archive} cannot be unpacked ({_line(error)}): delete it and get it again.") from error
         raise DiskFull(f"{archive} cannot be unpacked to {folder} ({error.strerror}): make room and retry.") from error

@@ -5,9 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from colorlib import datasets  # noqa: E402
+from colorlib import registry  # noqa: E402
 
-HEAD = """<!-- made by tools/data_readme.py from colorlib/datasets.py: change it there -->
+HEAD = """<!-- made by tools/data_readme.py from colorlib/registry.py: change it there -->
 # The data sets
 
 The `dataset` field of `01_data` takes any of these names, or **the path of a folder, or of a zip or tar archive, of
@@ -52,15 +52,16 @@ For ImageNet-1k (1,281,167 photos, 138 GB) on the two cores of a Colab machine t
 That is more than a free machine has. What works there: `max_photos`, say 100,000; `imagenet` with the archive of the
 validation photos alone (50,000); or preparing on a machine of your own and giving the prepared folder's
 path as `dataset`. For training, `workers` follows the number of cores; a set too large to be packed (more than half of
-the free disk at the recipe's size) is decoded anew in every epoch, by all workers. Memory does not grow with the
-photos, but for their names: see `benchmarks/preparing.py` and `benchmarks/scaling.py`.
+the free disk at the recipe's size) is decoded anew in every epoch, by all workers. What grows with the number of photos
+is the list of their names: about 1 KB of memory for each while they are prepared. See `benchmarks/preparing.py` and
+`benchmarks/scaling.py`.
 """
 
 
 def text():
     """All of data/README.md."""
     lines, details = [HEAD], [DETAILS]
-    for name, entry in datasets.DATASETS.items():
+    for name, entry in registry.DATASETS.items():
         size = f"{entry.files[0].size / 1e6:,.0f} MB" if entry.files and entry.files[0].size else "see below"
         account = "none" if entry.account == "none" else "needed"
         lines.append(f"| `{name}` | {entry.title} | {entry.n_photos:,} | {size} | {account} | {entry.terms} |\n")
