@@ -96,13 +96,16 @@ def ready(dataset, mirror=None, **settings):
     if Path(dataset, "settings.json").is_file():
         return Prepared(Path(dataset))
     root, name = runtime.writable(runtime.data_dir(), "COLORLIB_DATA"), str(dataset).strip()
-    published = datasets.DATASETS.get(name)
-    if published:  # what it is tells it from others: its photos need not be here
-        settings = {"val": published.val, "test": published.test} | settings
-        settings |= {"name": name, "version": repr(published)}
-        source = partial(datasets.fetch, name, root, [mirror] if mirror else [])
+    source, own = partial(datasets.fetch, name, root, [mirror] if mirror else []), Path(name).expanduser()
+    if name in datasets.NAMES:  # what it is tells it from others: its photos need not be here
+        published = datasets.DATASETS.get(name)
+        if published:
+            settings = {"val": published.val, "test": published.test} | settings
+        settings |= {"name": name, "origin": name, "version": repr(published)}
+    elif own.is_file():  # an archive
+        settings |= {"name": datasets.stem(own), "origin": str(own.resolve()), "version": datasets.version(own)}
     else:
-        source = datasets.fetch(name, root)
+        source = source()
     prepared = prepare(source, root / "prepared", mirror=mirror, **settings)
     if len(prepared.kept) < 3 and settings.get("test") != 1:
         raise ValueError(f"{dataset}: {len(prepared.kept)} usable photos are too few to split; give at least 3.")
@@ -111,13 +114,8 @@ def ready(dataset, mirror=None, **settings):
 
 def ready_again(settings, mirror=None):
     """The set that was prepared with these `Prepared.settings`, on this machine or an earlier one."""
-    from colorlib import datasets  # here for the same reason
-
-    settings = dict(settings)
-    name, source = settings.pop("name"), settings.pop("source")
-    # One of the user's own folders may be called like a data set.
-    fetched = not Path(source).is_dir() or Path(source) == (runtime.data_dir() / name).resolve()
-    return ready(name if name in datasets.NAMES and fetched else source, mirror, **settings)
+    settings = {key: value for key, value in settings.items() if key != "name"}
+    return ready(settings.pop("source"), mirror, **settings)
 
 
 def prepare(
@@ -130,6 +128,7 @@ def prepare(
     test=0.1,
     keep_grey=False,
     limit=None,
+    origin=None,
     version=None,
     mirror=None,
 ):
@@ -149,6 +148,7 @@ def prepare(
             `test=1` every photo is a test photo.
         keep_grey: keep grey, near-grey and toned photos, as document 000 did.
         limit: use at most so many photos, drawn at random with `seed`.
+        origin: what to note down as the source; by default its path.
         version: what tells the source from others; by default its path, and its files' names and sizes.
         mirror: as for `ready`.
 
@@ -170,7 +170,7 @@ def prepare(
         _restore(folder, Path(mirror))
     if not folder.is_dir():
         source = Path(source() if callable(source) else source)
-        facts = {"name": name, "source": str(source.resolve()), **settings}
+        facts = {"name": name, "source": origin or str(source.resolve()), **settings}
         try:
             _prepare(source, folder, facts, published)
         except OSError as error:

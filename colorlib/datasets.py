@@ -36,8 +36,7 @@ def fetch(name, root, places=()):
         known = ", ".join(NAMES)
         raise ValueError(f"{name!r} is no data set ({known}), no folder and no zip or tar archive: correct it.")
     if own:
-        version = f"{own.resolve()} {own.stat().st_size} {own.stat().st_mtime_ns}"
-        target = root / f"{own.name.split('.')[0]}-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
+        target = root / f"{stem(own)}-{hashlib.sha256(version(own).encode()).hexdigest()[:8]}"
     else:
         target = root / name
     if target.is_dir():
@@ -60,6 +59,16 @@ def fetch(name, root, places=()):
             return target
     partial.rename(target)
     return target
+
+
+def stem(archive):
+    """An archive's name without what tells its kind."""
+    return archive.name.split(".")[0]
+
+
+def version(archive):
+    """What tells an archive of the user's own from others, and from another state of itself."""
+    return f"{archive.resolve()} {archive.stat().st_size} {archive.stat().st_mtime_ns}"
 
 
 def _bring(name, root, partial, places):

@@ -1119,9 +1119,7 @@ def test_ready_and_ready_again_find_the_prepared_set(sample_set, monkeypatch):
 
 def test_ready_again_on_a_fresh_machine_prepares_the_same_photos(sample_set, tmp_path, monkeypatch):
     monkeypatch.setenv("COLORLIB_DATA", str(tmp_path))
-    shutil.copytree(sample_set.settings["source"], tmp_path / "sample")  # fetched there again: see test_datasets
-    settings = sample_set.settings | {"source": str(tmp_path / "of the machine before")}
-    again = data.ready_again(settings)
+    again = data.ready_again(sample_set.settings)
     assert tmp_path in again.folder.parents
     assert again.fingerprint == sample_set.fingerprint
 
@@ -1166,9 +1164,20 @@ def test_named_set_is_fetched_once_and_then_comes_from_the_mirror(published, tmp
 
 def test_named_set_is_found_again_while_its_source_is_still_here(published, monkeypatch):
     first = data.ready("imagenette", seed=3)
-    assert Path(first.settings["source"]).is_dir()
+    assert first.settings["source"] == "imagenette" and (runtime.data_dir() / "imagenette").is_dir()
     monkeypatch.setattr(data, "_prepare_one", None)  # it is not prepared again
     assert data.ready_again(first.settings).folder == first.folder
+
+
+def test_own_archive_comes_from_the_mirror_without_being_unpacked_again(mixed, tmp_path, monkeypatch):
+    archive = Path(shutil.make_archive(str(tmp_path / "mine.2026"), "zip", mixed))
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "first machine"))
+    first = data.ready(archive, tmp_path / "mirror", keep_grey=True)
+    assert first.name == "mine" and first.settings["source"] == str(archive)
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "second machine"))
+    again = data.ready_again(first.settings, tmp_path / "mirror")
+    assert again.folder.is_relative_to(tmp_path / "second machine") and contents(again.folder) == contents(first.folder)
+    assert [path.name for path in (tmp_path / "second machine").iterdir()] == ["prepared"]
 
 
 def test_published_counts_are_used_unless_others_are_given(published):
