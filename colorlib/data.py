@@ -1,6 +1,5 @@
 """From photos of any kind to a prepared set: checked, resized and split once, kept as one archive."""
 
-import errno
 import hashlib
 import io
 import json
@@ -55,7 +54,7 @@ class Prepared:
 
     @cached_property
     def settings(self):
-        return json.loads((self.folder / "settings.json").read_text())
+        return json.loads((self.folder / "settings.json").read_text()) | {"folder": self.folder.name}
 
     @property
     def kept(self):
@@ -93,15 +92,17 @@ def ready(dataset, mirror=None, **settings):
     """
     from colorlib import datasets  # here, since spawned workers need not wait for its imports
 
-    if Path(dataset, "settings.json").is_file():
-        return Prepared(Path(dataset))
-    root, name = runtime.writable(runtime.data_dir(), "COLORLIB_DATA"), str(dataset).strip()
-    source, own = partial(datasets.fetch, name, root, [mirror] if mirror else []), Path(name).expanduser()
+    name = str(dataset).strip()
+    own = Path(name).expanduser()
+    if (own / "settings.json").is_file():
+        return Prepared(own)
+    root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
+    source = partial(datasets.fetch, name, root, [mirror] if mirror else [])
     if name in datasets.NAMES:  # what it is tells it from others: its photos need not be here
         published = datasets.DATASETS.get(name)
         if published:
             settings = {"val": published.val, "test": published.test} | settings
-        settings |= {"name": name, "origin": name, "version": repr(published)}
+        settings |= {"name": name, "origin": name, "version": published.version if published else ""}
     elif own.is_file():  # an archive
         settings |= {"name": datasets.stem(own), "origin": str(own.resolve()), "version": datasets.version(own)}
     else:
@@ -114,8 +115,12 @@ def ready(dataset, mirror=None, **settings):
 
 def ready_again(settings, mirror=None):
     """The set that was prepared with these `Prepared.settings`, on this machine or an earlier one."""
-    settings = {key: value for key, value in settings.items() if key != "name"}
-    return ready(settings.pop("source"), mirror, **settings)
+    settings = dict(settings)
+    settings.pop("name")
+    folder = runtime.data_dir() / "prepared" / settings.pop("folder", "unknown")  # which early runs did not note down
+    if not folder.is_dir() and mirror:
+        _restore(folder, Path(mirror))
+    return Prepared(folder) if folder.is_dir() else ready(settings.pop("source"), mirror, **settings)
 
 
 def prepare(
@@ -157,7 +162,7 @@ def prepare(
         ValueError: if none of its photos can be used; counts the reasons.
     """
     settings = {"seed": seed, "val": val, "test": test, "keep_grey": keep_grey, "limit": limit}
-    published = name
+    published = name if origin in (None, name) else None  # one of the user's own may be called like it
     if version is None:
         source = Path(source).expanduser()
         name = name or source.resolve().name
@@ -174,7 +179,7 @@ def prepare(
         try:
             _prepare(source, folder, facts, published)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in downloads.FULL:
                 raise
             message = f"{root}: the disk is full. Make room and run this again: it goes on where it was."
             raise downloads.DiskFull(message) from error
@@ -305,9 +310,8 @@ def _split(rows, part_of, seed, val, test):
     train = rank[split == "train"].sort_values().index
     n = len(train)
     for part, share in (("test", test), ("val", val)):
-        size = int(share) if share > 1 else max(1, round(share * n))
-        if size >= len(train):  # meant for more photos than these
-            size = max(1, round(0.1 * n))
+        # A number may be meant for many more photos than `limit` leaves.
+        size = max(1, min(int(share), n // 3) if share > 1 else round(share * n))
         if share and not (split == part).any() and len(train) > size:
             split[train[:size]], train = part, train[size:]
     return split
@@ -334,16 +338,16 @@ class _Hashed:
 def _keep(folder, mirror):
     """Write a prepared set to the mirror as one archive, unless it is there: the same set gives the same bytes."""
     kept = mirror / "prepared" / f"{folder.name}.tar"
-    written, facts = kept.with_suffix(".partial"), kept.with_suffix(".json")
-    if facts.is_file() and kept.is_file():
-        return
+    facts = kept.with_suffix(".json")
     try:
+        if facts.is_file() and kept.is_file():
+            return
         kept.parent.mkdir(parents=True, exist_ok=True)
         parts = ("photos", "left_out", "manifest.csv", "settings.json")
         paths = [path for part in parts for path in (folder / part, *sorted((folder / part).rglob("*")))]
         total = sum(path.stat().st_size for path in paths if path.is_file())
         with (
-            open(written, "wb") as stream,
+            open(kept, "wb") as stream,
             runtime.bar(total, "keeping the photos", unit="B", unit_scale=True) as bar,
         ):
             hashed = _Hashed(stream, bar)
@@ -353,10 +357,12 @@ def _keep(folder, mirror):
                     info.size = path.stat().st_size
                     with open(path, "rb") as member:
                         tar.addfile(info, member)
-        written.replace(kept)
-        written.write_text(json.dumps({"sha256": hashed.sha256.hexdigest(), "size": kept.stat().st_size}))
-        written.replace(facts)  # the archive counts from now on
+        # The archive counts from now on; half of a line would not be read.
+        facts.write_text(json.dumps({"sha256": hashed.sha256.hexdigest(), "size": kept.stat().st_size}))
     except OSError as error:
+        with suppress(OSError):  # on Drive a file that is deleted keeps its room for a month
+            os.truncate(kept, 0)
+            kept.unlink()
         print(f"{kept}: the prepared photos cannot be kept there ({error.strerror}). They are on this machine only.")
 
 

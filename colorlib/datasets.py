@@ -1,6 +1,7 @@
 """Bring a data set to this machine by its name, and tell its published split. Everything lands below one folder."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -67,24 +68,28 @@ def stem(archive):
 
 
 def version(archive):
-    """What tells an archive of the user's own from others, and from another state of itself."""
-    return f"{archive.resolve()} {archive.stat().st_size} {archive.stat().st_mtime_ns}"
+    """What tells an archive of the user's own from others: its size, and a hash of its first and its last megabyte."""
+    with open(archive, "rb") as stream:
+        ends = stream.read(1 << 20)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - (1 << 20)))
+        return f"{size} {hashlib.sha256(ends + stream.read()).hexdigest()}"
 
 
 def _bring(name, root, partial, places):
     """The folder that holds the whole set: `partial`, or one of kagglehub's."""
     dataset, faults = DATASETS[name], []
     try:
-        if name == "imagenet":
+        if name.startswith("imagenet") and dataset.account != "none":
             return _from_imagenets_archives(dataset, root, partial, places)
         if dataset.files:
             return _from_files(dataset, root, partial, places)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, FileNotFoundError) as error:
         faults.append(str(error))
     for handle in dataset.kaggle:
         shutil.rmtree(partial)
         partial.mkdir()
-        given = [place / f"{name}.zip" for place in (root, *places) if (place / f"{name}.zip").is_file()]
+        given = [place / f"{name}.zip" for place in (root, *places) if os.path.isfile(place / f"{name}.zip")]
         try:
             whole = _unpack(given[0], partial) if given else _from_kaggle(handle)
             if name == "mirflickr-lab":
@@ -101,10 +106,12 @@ def _bring(name, root, partial, places):
 def by_hand(name, root, places=()):
     """Two lines: what to download in a browser, and where to put it."""
     dataset = DATASETS[name]
-    what = " and ".join(f"{file.name} {(*file.urls, '')[0]} ({file.facts})" for file in dataset.files)
-    what = what.replace("gdrive:", "https://drive.google.com/uc?id=")
+    urls = [
+        url.replace("gdrive:", "https://drive.google.com/uc?id=") for file in dataset.files for url in file.urls[:1]
+    ]
+    what = " and ".join(f"{file.name} from {url}" for file, url in zip(dataset.files, urls))
     if dataset.account != "none":
-        what += f", with an account {dataset.account},"
+        what = f"{' and '.join(file.name for file in dataset.files)}, with an account {dataset.account},"
     copies = [f"https://www.kaggle.com/datasets/{handle} as {name}.zip" for handle in dataset.kaggle]
     where = " or ".join(str(place) for place in (root, *places))
     return (
@@ -121,15 +128,15 @@ def _unpack(archive, folder):
 def _from_files(dataset, root, partial, places):
     archive, ours = dataset.files[0], root / "downloads"  # ours: what lies elsewhere was put there by hand, and stays
     begun = [place / name for place in (ours, root, *places) for name in (archive.name, f"{archive.name}.part")]
-    have = max(path.stat().st_size if path.is_file() else 0 for path in begun)
+    have = max(path.stat().st_size if os.path.isfile(path) else 0 for path in begun)
     downloads.need_space(root, max(archive.size, 2 * archive.size - have), archive.name)
     paths = [downloads.fetch(file, ours, [root, *places]) for file in dataset.files]
     try:
         downloads.unpack(paths[0], partial)
-        found = sum(path.suffix.lower() in photos.SUFFIXES for path in partial.rglob("*"))
-        if found != dataset.n_photos:
+        found = len(photos.find_photos(partial))
+        if found != dataset.n_photos and not archive.checksum:
             raise ValueError(f"{paths[0]} holds {found:,} photos instead of {dataset.n_photos:,}: delete it and retry")
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         (ours / archive.name).unlink(missing_ok=True)  # where no checksum is known it would be taken again
         raise
     for path in paths[1:]:
@@ -144,18 +151,18 @@ def _from_imagenets_archives(dataset, root, partial, places):
     from torchvision.datasets import imagenet
 
     where = [[(place / file.name).resolve() for place in (root, *places)] for file in dataset.files]
-    devkit, val, train = (next(filter(Path.is_file, paths), None) for paths in where)
-    if not train and not (val and devkit):
-        devkit, val, train = (file.name for file in dataset.files)
-        raise ConnectionError(f"it needs {train}, or {val} and {devkit}, which only an account can download")
-    downloads.need_space(root, sum(path.stat().st_size for path in (devkit, val, train) if path), "unpacking ImageNet")
+    found = [next(filter(os.path.isfile, paths), None) for paths in where]
+    missing = [file.name for file, path in zip(dataset.files, found) if path is None]
+    if missing:
+        raise ConnectionError(f"{' and '.join(missing)} must be put there, since only an account can download it")
+    devkit, val, *train = found
+    downloads.need_space(root, sum(path.stat().st_size for path in found), "unpacking ImageNet")
     try:
-        if val and devkit:
-            imagenet.parse_devkit_archive(partial, str(devkit))
-            wnids = imagenet.load_meta_file(partial)[1]
-            imagenet.parse_val_archive(partial, str(val), wnids, folder="val" if train else "photos")
+        imagenet.parse_devkit_archive(partial, str(devkit))
+        wnids = imagenet.load_meta_file(partial)[1]
+        imagenet.parse_val_archive(partial, str(val), wnids, folder="val" if train else "photos")
         if train:
-            imagenet.parse_train_archive(partial, str(train))
+            imagenet.parse_train_archive(partial, str(train[0]))
     except RuntimeError as error:  # a wrong checksum
         raise ValueError(str(error)) from error
     return partial

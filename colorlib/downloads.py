@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.client
 import lzma
+import os
 import shutil
 import tarfile
 import time
@@ -24,7 +25,7 @@ _BLOCK = 1 << 20
 _DAMAGE = (  # what the readers of archives raise; RuntimeError: a password is needed
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
 )  # fmt: skip
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says when no more can be written
 _AGENT = {"User-Agent": "Mozilla/5.0 (colorlib)"}  # some servers answer urllib's own name with 403
 
 
@@ -85,7 +86,7 @@ def fetch(file, folder, places=()):
     faults = []
     for place in (Path(folder), *places):
         path = place / file.name
-        if path.is_file():
+        if os.path.isfile(path):  # which does not fail where Drive is gone
             fault = file.fault(path)
             if not fault:
                 return path
@@ -120,7 +121,7 @@ def _from_web(url, part, file):
             most = max(most, have)
             if file.size and have >= file.size:
                 return
-            bar.n = have
+            bar.initial = bar.n = bar.last_print_n = have  # for the rate and the time left
             try:
                 return _stream(url, part, have, file, bar)
             except urllib.error.HTTPError as error:
@@ -129,13 +130,9 @@ def _from_web(url, part, file):
                 reason = f"answers {error.code} ({_line(error.reason)})"
                 if error.code < 500 and error.code not in (416, 429):
                     raise _Refused(reason) from error
-            except (
-                urllib.error.URLError,
-                http.client.HTTPException,
-                ConnectionError,
-                TimeoutError,
-                ValueError,
-            ) as error:
+            except DiskFull:
+                raise
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = f"fails ({_line(getattr(error, 'reason', error)) or type(error).__name__})"
             if part.exists() and part.stat().st_size > most:  # not: than before, or bad answers come for ever
                 failures, pause = 0, _PAUSE
@@ -182,8 +179,10 @@ class DiskFull(OSError):
 
 
 def _from_drive(url, part, file):
-    import gdown  # here, since it is needed for few sets
-
+    try:
+        import gdown  # here, since it is needed for few sets
+    except ImportError as error:
+        raise _Refused("needs gdown: pip install gdown") from error
     whole = part.with_suffix(".gdown")
     try:
         # Without cookies: version 5 cannot save them where it has never been used.
@@ -191,7 +190,7 @@ def _from_drive(url, part, file):
             id=url.removeprefix("gdrive:"), output=str(whole), quiet=False, resume=True, use_cookies=False
         )
     except Exception as error:  # its two major versions have different ones
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise DiskFull(f"{whole}: cannot be written ({error.strerror}); make room and run this again.") from error
         text = _line(error)
         quota = any(words in text.lower() for words in ("quota", "too many users", "many accesses"))
@@ -249,8 +248,12 @@ def unpack(archive, folder):
                 while bundle.fileobj.read(_BLOCK):  # a compressed one has its checksum at the end
                     pass
     except _DAMAGE as error:
-        raise ValueError(f"{archive} cannot be unpacked ({_line(error)}): delete it and get it again.") from error
+        raise ValueError(
+            f"{archive} cannot be unpacked ({_line(error)}): get it again, or pack it anew if it is yours."
+        ) from error
     except OSError as error:
         if error.errno is None:  # bz2's word for damage
-            raise ValueError(f"{archive} cannot be unpacked ({_line(error)}): delete it and get it again.") from error
+            raise ValueError(
+                f"{archive} cannot be unpacked ({_line(error)}): get it again, or pack it anew if it is yours."
+            ) from error
         raise DiskFull(f"{archive} cannot be unpacked to {folder} ({error.strerror}): make room and retry.") from error

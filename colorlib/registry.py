@@ -25,8 +25,14 @@ class Dataset:
     files: tuple = ()
     kaggle: tuple = ()
     account: str = "none"
+    note: str = ""
     val: float = 0.1
     test: float = 0.1
+
+    @property
+    def version(self):
+        """Changes with what the set consists of, and not with what is said about it."""
+        return repr([(file.name, file.size, file.checksum) for file in self.files] + list(self.kaggle))
 
 
 _PLACES = "http://data.csail.mit.edu/places/"
@@ -35,6 +41,10 @@ _LISTS = "https://web.mit.edu/torralba/www/"
 _RESEARCH = "research only; the photos belong to their owners; no redistribution"
 _IMAGENET = "non-commercial research only; the photos belong to their owners"
 _DRAWN = "none is published: drawn at random"
+_VALIDATION = (
+    File("ILSVRC2012_devkit_t12.tar.gz", checksum="md5:fa75699e90414af021442c21a62c3abf"),
+    File("ILSVRC2012_img_val.tar", checksum="md5:29b22e2961454d5413ddabcf34fc5622"),
+)
 
 
 def _places365(archive, folder, what, n_photos, size, checksum, split=_DRAWN, **drawn):
@@ -91,18 +101,24 @@ DATASETS = {
         test=0,
     ),
     "imagenet": Dataset(
-        "ImageNet (ILSVRC2012), what document 000 trained on: the training photos, the validation photos, or both",
+        "ImageNet (ILSVRC2012), training and validation photos: what document 000 trained on",
         1_331_167,
         _IMAGENET,
         "train/n01440764/….JPEG and val/n01440764/….JPEG",
-        "its own train and val, and 10,000 photos of train to test, as document 000 has it; if only the archive of the "
-        "validation photos is given, 10,000 of them to test and a tenth of the rest to validate",
-        (
-            File("ILSVRC2012_devkit_t12.tar.gz", checksum="md5:fa75699e90414af021442c21a62c3abf"),
-            File("ILSVRC2012_img_val.tar", checksum="md5:29b22e2961454d5413ddabcf34fc5622"),
-            File("ILSVRC2012_img_train.tar", checksum="md5:1d675b47d978889d74fa0da5fadfb00e"),
-        ),
-        account="at image-net.org or Kaggle, with consent to its terms",
+        "its own train and val, and 10,000 photos of train to test, as document 000 has it",
+        (*_VALIDATION, File("ILSVRC2012_img_train.tar", checksum="md5:1d675b47d978889d74fa0da5fadfb00e")),
+        account="at image-net.org",
+        note="Kaggle's ImageNet has no such archives: there, give the path of ILSVRC/Data/CLS-LOC as a folder of yours",
+        test=10_000,
+    ),
+    "imagenet-val": Dataset(
+        "ImageNet (ILSVRC2012), the validation photos alone",
+        50_000,
+        _IMAGENET,
+        "photos/n01440764/….JPEG",
+        "10,000 photos to test, a tenth of the rest to validate, drawn at random",
+        _VALIDATION,
+        account="at image-net.org",
         test=10_000,
     ),
     "imagenette": _fastai(
@@ -162,6 +178,7 @@ DATASETS = {
             ),
         ),
         kaggle=("itsahmad/indoor-scenes-cvpr-2019",),
+        note="the official address was reported gone (404) in September 2026; Kaggle's copy is used then",
     ),
     "celeba": Dataset(
         "CelebA: faces of celebrities, aligned and cropped to 178 x 218",
@@ -183,6 +200,7 @@ DATASETS = {
             ),
         ),
         kaggle=("jessicali9530/celeba-dataset",),
+        note="Google Drive often answers that its quota is used up; Kaggle's copy is used then",
     ),
     "mirflickr-lab": Dataset(
         "MIRFLICKR-25k as arrays of OpenCV's 8-bit Lab, 224 x 224: what document 003 planned to use at first",

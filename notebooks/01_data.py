@@ -34,7 +34,7 @@
 # %% [markdown]
 # ## Set up
 # This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
-# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+# `use_drive` to keep photos and training when the machine goes away. The cell can be run again at any time.
 
 # %%
 import subprocess
@@ -83,7 +83,7 @@ from colorlib import color, data, evaluation, loading, losses, photos, plots, ru
 # - `keep_grey` keeps grey and sepia photos, as document 000 did.
 
 # %%
-dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
+dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenet-val", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 keep_grey = False  # @param {type: "boolean"}
 
@@ -96,7 +96,8 @@ print(runtime.describe())
 # brown. Both look like ordinary files, so each photo is examined in CIELAB. Broken files, exact duplicates and photos
 # under 64 pixels are left out as well. What remains is scaled to a short side of at most 256 and saved once, because
 # decoding large JPEGs again in every epoch is what a GPU usually waits for. With `use_drive` the result is also kept in
-# Drive, as one archive: tomorrow this cell brings it back, without the download and the check.
+# Drive, as one archive: tomorrow this cell brings it back, without download and check.
+# (Drive uploads in the background: leave the machine on for some minutes.)
 
 # %%
 prepared = data.ready(
@@ -121,7 +122,8 @@ rows = [[photos.open_photo(f) for f in some[split][:: every[split]][:7]] for spl
 plots.show(plots.grid(rows, captions=captions), "01_splits", "Some photos of each split")
 
 # %% [markdown]
-# And these were left out; the manifest lists them all.
+# And these were left out; the manifest lists them all. (Some sets have many that are in no part of their published
+# split.)
 
 # %%
 left_out = prepared.manifest[prepared.manifest.split == ""]

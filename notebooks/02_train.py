@@ -38,7 +38,7 @@
 # %% [markdown]
 # ## Set up
 # This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
-# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+# `use_drive` to keep photos and training when the machine goes away. The cell can be run again at any time.
 
 # %%
 import subprocess
@@ -106,7 +106,7 @@ print(runtime.describe())
 
 # %%
 recipe_name = "resnet34"  # @param ["resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion", "zhang", "zhang_mse", "autoencoder", "unet34", "unet18"]
-dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
+dataset = ""  # @param ["", "sample", "places365", "places365-large", "places365-train", "places205", "imagenet", "imagenet-val", "imagenette", "imagenette-320", "imagenette-full", "imagewoof", "imagewoof-320", "imagewoof-full", "cvpr09", "celeba", "mirflickr-lab", "kaggle-5739"] {allow-input: true}
 max_photos = 0  # @param {type: "integer"}
 encoder_weights = "imagenet"  # @param ["imagenet", "none"] {allow-input: true}
 keep_grey = False  # @param {type: "boolean"}
@@ -159,7 +159,11 @@ plots.show_table(systems)
 # of the sample.
 
 # %%
-small = dict(runtime.PRESETS["sample"].recipe_changes) if prepared.name == "sample" else {}
+small = (
+    dict(runtime.PRESETS["sample"].recipe_changes)
+    if prepared.settings["source"] == "sample"
+    else {}
+)
 chosen = {"batch_size": batch_size, "n_epochs": n_epochs, "lr": learning_rate}
 chosen["rebalance"] = rebalance
 changes = small | {name: value for name, value in chosen.items() if value}
@@ -350,7 +354,7 @@ plots.show(figure, "02_alpha", "A photo learnt by heart, and another one")
 # What 20 minutes on 16,000 photos gave stands in the project's README, with the command for a terminal.
 
 # %%
-preset = runtime.PRESETS["sample"] if prepared.name == "sample" else runtime.preset()
+preset = runtime.PRESETS["sample"] if prepared.settings["source"] == "sample" else runtime.preset()
 names = [name.strip() for name in compare.split(",") if name.strip()] or preset.compare
 seconds, side = 60 * compare_minutes or preset.compare_seconds, min(recipe.size, 128)
 print(f"{len(names)} systems, {seconds:g} seconds of training each, and more for validation.")

@@ -33,7 +33,7 @@
 # %% [markdown]
 # ## Set up
 # This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
-# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+# `use_drive` to keep photos and training when the machine goes away. The cell can be run again at any time.
 
 # %%
 import subprocess
@@ -91,7 +91,7 @@ model, recipe, workers = run.model(), run.recipe, runtime.preset().workers
 # ## Measure the error, photo by photo
 # The error of each photo is kept, not only the mean, because the question is always "which photos?". The interval
 # tells how much the mean would move with other photos of the same kind: it is found by drawing the photos anew, with
-# replacement, 2,000 times. (Where a published split has no test photos, its validation photos stand in for them.)
+# replacement, 2,000 times. (Places205 has no test photos in its published split: then only validation is measured.)
 
 
 # %%
@@ -100,11 +100,14 @@ def measure(files):
     return evaluation.evaluate(model, photo_set, run.facts["train_mean"], workers=workers)
 
 
-val_rows = measure(prepared.files("val"))
-test_rows = measure(prepared.files("test")) if prepared.files("test") else val_rows
-test_rows.to_csv(runtime.writable(run.dir) / "test_errors.csv", index=False)
-print(f"{len(test_rows)} photos; the table of all of them is {run.dir / 'test_errors.csv'}")
-plots.show_table(test_rows.describe().loc[["mean", "min", "50%", "max"]].round(5))
+splits = {"val": "validation", "test": "test"}
+errors = {
+    name: measure(prepared.files(split)) for split, name in splits.items() if prepared.files(split)
+}
+for split, rows in errors.items():
+    rows.to_csv(runtime.writable(run.dir) / f"{split}_errors.csv", index=False)
+    print(f"{len(rows)} {split} photos; all their errors are in {run.dir / f'{split}_errors.csv'}")
+    plots.show_table(rows.describe().loc[["mean", "min", "50%", "max"]].round(5))
 
 # %% [markdown]
 # ## Set it beside the floors
@@ -114,8 +117,7 @@ plots.show_table(test_rows.describe().loc[["mean", "min", "50%", "max"]].round(5
 
 # %%
 name = f"{recipe.name} (starting weights: {run.facts['encoder_weights']})"
-tables = {"validation": evaluation.table(val_rows, name)}
-tables["test"] = evaluation.table(test_rows, name)
+tables = {split: evaluation.table(rows, name) for split, rows in errors.items()}
 for split, table in tables.items():
     table.to_csv(run.dir / f"table_{split}.csv")
     print(f"{prepared.name}, {split} photos")
@@ -149,7 +151,8 @@ folders = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeb
 measured = {}
 for name, folder in folders.items():
     if folder:
-        tested = data.ready(folder, val=0, test=1, keep_grey=True, limit=max_photos)
+        store = mirror and mirror / "data"
+        tested = data.ready(folder, store, val=0, test=1, keep_grey=True, limit=max_photos)
         measured[name] = measure(tested.files("test"))
         measured[name].to_csv(run.dir / f"errors_{name}.csv", index=False)
 print("Measured:", ", ".join(measured) or "nothing, no folder was given")
@@ -194,8 +197,8 @@ def extremes(rows, split, per_row=2):
     plots.show(figure, f"03_{split}", f"Grey, truth and prediction of {split} photos")
 
 
-extremes(val_rows, "validation")
-extremes(test_rows, "test")
+for split, rows in errors.items():
+    extremes(rows, split)
 
 # %% [markdown]
 # ## Recap

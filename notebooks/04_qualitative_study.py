@@ -34,7 +34,7 @@
 # %% [markdown]
 # ## Set up
 # This cell finds `colorlib`: in this copy of the project, in one in your Drive, or on the web. In Colab, tick
-# `use_drive` to keep what you train when the machine goes away. The cell can be run again at any time.
+# `use_drive` to keep photos and training when the machine goes away. The cell can be run again at any time.
 
 # %%
 import subprocess
@@ -94,7 +94,8 @@ model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's resu
 
 # %% [markdown]
 # ## Colour photos that the network has never seen
-# Test photos, spread evenly over the set: what the network was given, the truth, and its guess.
+# Test photos, spread evenly over the set (validation photos, if it has no others): what the network was given, the
+# truth, and its guess.
 
 # %%
 files = prepared.files("test") or prepared.files("val")

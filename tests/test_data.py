@@ -1029,7 +1029,7 @@ def test_restoring_that_is_broken_off_leaves_nothing_that_passes_for_whole(kept_
 
 @pytest.mark.parametrize(
     "owner, name, k",
-    [(tarfile.TarFile, "addfile", 0), (tarfile.TarFile, "addfile", 9), (Path, "replace", 0), (Path, "replace", 1)],
+    [(tarfile.TarFile, "addfile", 0), (tarfile.TarFile, "addfile", 9), (Path, "write_text", 0)],
 )
 def test_keeping_that_is_broken_off_is_done_again(owner, name, k, kept_set, tmp_path, monkeypatch):
     shutil.copytree(kept_set[0].folder, tmp_path / "here" / kept_set[0].folder.name)
@@ -1199,3 +1199,20 @@ def test_prepared_set_is_read_again_from_its_folder_alone(sample_set):
 def test_named_set_without_its_published_split_is_refused_in_a_sentence(name, message, photo_folder, tmp_path):
     with pytest.raises(ValueError, match=message):
         data.prepare(photo_folder, tmp_path, name=name)
+
+
+@pytest.mark.parametrize("n, held_out", [(12_000, 4_000), (25_000, 8_333), (40_000, 10_000)])
+def test_published_counts_leave_a_third_to_training_at_least(n, held_out):
+    """places365-train and imagenet hold out 10,000; max_photos may leave few more than that."""
+    rows = pd.DataFrame({"source": map(str, range(n)), "pixels": map(str, range(n)), "reason": ""})
+    split = data._split(rows, lambda source: "train", 0, 10_000, 10_000)
+    assert Counter(split) == {"test": held_out, "val": held_out, "train": n - 2 * held_out}
+
+
+@pytest.mark.parametrize("name", ["celeba", "kaggle-5739", "sample"])
+def test_own_archive_called_like_a_set_is_not_taken_for_it(name, mixed, tmp_path, monkeypatch):
+    archive = shutil.make_archive(str(tmp_path / name), "zip", mixed)
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
+    prepared = data.ready(archive, keep_grey=True)
+    assert prepared.settings["source"] == archive
+    assert len(prepared.kept) == len(data.prepare(mixed, tmp_path / "folder", keep_grey=True).kept)

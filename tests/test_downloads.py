@@ -341,7 +341,9 @@ def damaged():
 @pytest.mark.parametrize("kind, body", list(damaged()))
 def test_damaged_archive_is_named_in_a_sentence(kind, body, tmp_path, folder):
     path = wrap(body, kind, tmp_path)
-    with pytest.raises(ValueError, match=r"cannot be unpacked \(.+\): delete it and get it again\.$") as caught:
+    with pytest.raises(
+        ValueError, match=r"cannot be unpacked \(.+\): get it again, or pack it anew if it is yours\.$"
+    ) as caught:
         downloads.unpack(path, folder)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 

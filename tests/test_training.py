@@ -864,15 +864,26 @@ def test_what_is_wrong_is_told_in_a_sentence_and_by_the_exit_code(
     assert not list(tmp_path.glob("run/*.pt"))
 
 
-def test_a_run_whose_photos_are_gone_is_shown_on_the_sample(photo_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
-    mine = shutil.copytree(photo_folder, tmp_path / "mine")
-    fit(recipe(n_epochs=1), data.ready(mine, keep_grey=True), tmp_path / "runs" / "mine")
+def test_notebooks_that_need_a_run_find_it_and_its_photos(photo_folder, tmp_path, monkeypatch, capsys):
+    def machine(name):
+        monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path / name / "runs"))
+        monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / name / "data"))
+
+    machine("first")
+    mine, drive = shutil.copytree(photo_folder, tmp_path / "mine"), tmp_path / "drive"
+    prepared = data.ready(mine, drive / "data", keep_grey=True)
+    fit(recipe(n_epochs=1), prepared, tmp_path / "first" / "runs" / "mine", drive / "runs" / "mine")
     run, photos = training.newest_or_sample()
-    assert (run.dir.name, photos.name) == ("mine", "mine")
+    assert (run.dir.name, photos.folder) == ("mine", prepared.folder)
     shutil.rmtree(mine)
-    run, photos = training.newest_or_sample()
+    machine("second")  # on the next day, with Drive: a network, its photos, and neither is made again
+    monkeypatch.setattr(data, "_prepare_one", None)
+    run, photos = training.newest_or_sample(drive)
+    assert run.dir == drive / "runs" / "mine" and photos.fingerprint == prepared.fingerprint
+    assert photos.folder.is_relative_to(tmp_path / "second")
+    monkeypatch.undo()
+    machine("third")  # and with nothing but the runs
+    run, photos = training.newest_or_sample(shutil.copytree(drive / "runs", tmp_path / "other" / "runs").parent)
     assert (run.dir.name, photos.name) == ("mine", "sample")
     assert "not on this machine" in capsys.readouterr().out
 

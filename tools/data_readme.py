@@ -11,13 +11,16 @@ HEAD = """<!-- made by tools/data_readme.py from colorlib/registry.py: change it
 # The data sets
 
 The `dataset` field of `01_data` takes any of these names, or **the path of a folder, or of a zip or tar archive, of
-photos of your own**. What is fetched and prepared lands in this folder (or where `COLORLIB_DATA` points) and is never
-committed. With `use_drive`, the prepared photos are also kept in Drive, as one archive in `colorization/data/prepared`,
-and come back from there on the next day.
+photos of your own**. What is fetched and prepared lands in this folder (in Colab, in `data` below the folder that you
+work in; or where `COLORLIB_DATA` points) and is never committed.
 
-A download shows its progress, goes on where it broke off, is verified, and is unpacked beside its place before it is
-moved there. If every address fails, the message says what to download by hand and where to put it: into this folder, or
-into `colorization/data` in Drive, under the archive's own name.
+With `use_drive`, the prepared photos are also kept in Drive, as one archive in `colorization/data/prepared`, and come
+back from there on the next day. 10,000 photos take about 0.3 GB. Another choice of `max_photos` or `keep_grey` makes
+another archive: delete those that you no longer need.
+
+A download shows its progress, continues if it was interrupted, is verified, and is unpacked beside its place before it
+is moved there. If every address fails, the message says what to download by hand and where to put it: into this folder,
+or into `colorization/data` in Drive, under the archive's own name.
 
 To have grey photos coloured, no data set is needed: give their folder to `04_qualitative_study`.
 
@@ -32,29 +35,32 @@ DETAILS = """
 
 No address was tried by us: this project was built where the web cannot be reached. Sizes and checksums are published
 ones, or those that others found. MD5 and SHA-1 guard against broken downloads, not against a forger. Imagenette's and
-Imagewoof's numbers of photos are as stated by others.
+Imagewoof's numbers of photos are not verified.
 """
 
 SCALE = """
 ## Very large sets
 
-Photos are checked and resized a few at a time, in as many threads as there are cores, and noted down in chunks of 256:
-broken off, the cell goes on where it was. {measured}
+Photos are checked and resized a few at a time, with as many threads as there are cores. If that is interrupted, run the
+cell again: it continues. {measured}
 
-For ImageNet-1k (1,281,167 photos, 138 GB) on the two cores of a Colab machine that makes, by arithmetic and not tried:
+For ImageNet-1k (1,281,167 photos, about 150 GB) on the two cores of a Colab machine that makes, by arithmetic and not
+tried:
 
 | step | time | room |
 |---|---|---|
-| the archive, read from Drive or downloaded | | 138 GB, and as much again while it is unpacked |
-| checking and resizing | {hours} hours on two cores | about {prepared} GB prepared |
-| keeping it in Drive | | the same; more than the 15 GB that are free of charge |
+| the archive, unpacked | not estimated | 150 GB, and as much again for what is in it |
+| checking and resizing | {hours} hours on two cores | about {prepared} GB |
+| keeping it in Drive | not estimated | the same: more than the 15 GB that are free of charge |
 
-That is more than a free machine has. What works there: `max_photos`, say 100,000; `imagenet` with the archive of the
-validation photos alone (50,000); or preparing on a machine of your own and giving the prepared folder's
-path as `dataset`. For training, `workers` follows the number of cores; a set too large to be packed (more than half of
-the free disk at the recipe's size) is decoded anew in every epoch, by all workers. What grows with the number of photos
-is the list of their names: about 1 KB of memory for each while they are prepared. See `benchmarks/preparing.py` and
-`benchmarks/scaling.py`.
+That is more than a free machine has. What works there: `max_photos`, say 100,000; or `imagenet-val`. With a larger
+machine at hand, prepare there by `data.ready("imagenet", "SOME_FOLDER")`, and copy `SOME_FOLDER/prepared` to
+`colorization/data/prepared` in Drive: 01 restores it from there.
+
+Training reads photos with `workers` processes, one for each core. A set too large to be packed (more than half of the
+free disk at the recipe's size) is decoded anew in every epoch: then the number of cores decides how fast a GPU is fed,
+and `torchrun` with several machines shares the work. What grows with the number of photos is the list of their names:
+about 2 KB of memory for each while they are prepared.
 """
 
 
@@ -67,6 +73,7 @@ def text():
         lines.append(f"| `{name}` | {entry.title} | {entry.n_photos:,} | {size} | {account} | {entry.terms} |\n")
         details.append(f"\n### `{name}`\n\n- layout: `{entry.layout}`\n- split: {entry.split}\n")
         details += [f"- account: {entry.account}\n"] * (account == "needed")
+        details += [f"- {entry.note}\n"] * bool(entry.note)
         for file in entry.files:
             urls = [url.replace("gdrive:", "https://drive.google.com/uc?id=") for url in file.urls]
             details.append(f"- `{file.name}`: {file.facts}{'; ' if urls else ''}{', '.join(urls)}\n")
@@ -74,7 +81,7 @@ def text():
             other = ", if these fail" if entry.files else ""
             details.append(
                 f"- Kaggle's `{handle}`{other}: by kagglehub (`pip install kagglehub`), or by hand from "
-                f"https://www.kaggle.com/datasets/{handle} as `{name}.zip`; size and checksum are Kaggle's matter\n"
+                f"https://www.kaggle.com/datasets/{handle} (log in) as `{name}.zip`; it checks size and checksum\n"
             )
     return "".join(lines + details) + SCALE.format(**MEASURED)
 
