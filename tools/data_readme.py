@@ -80,8 +80,8 @@ def text():
         for handle in entry.kaggle:
             other = ", if these fail" if entry.files else ""
             details.append(
-                f"- Kaggle's `{handle}`{other}: by kagglehub (`pip install kagglehub`), or by hand from "
-                f"https://www.kaggle.com/datasets/{handle} (log in) as `{name}.zip`; it checks size and checksum\n"
+                f"- Kaggle's `{handle}`{other}: by kagglehub (`pip install kagglehub`), which checks them, or by hand "
+                f"from https://www.kaggle.com/datasets/{handle} (log in), as `{name}.zip`\n"
             )
     return "".join(lines + details) + SCALE.format(**MEASURED)
 
