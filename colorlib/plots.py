@@ -227,7 +227,7 @@ def comparison(runs):
     lowest = [run.history.val_mse.min() for run in runs.values()]
     limits = 0.9 * min(floors["oracle"], *lowest), 1.15 * max(floors["grey"], *lowest)
     ax.set(xlabel="minutes", ylabel="validation MSE on ab_unit", ylim=limits)
-    ax.legend(frameon=False, ncols=2, fontsize=8, loc="upper right")
+    figure.legend(frameon=False, ncols=7, fontsize=8, loc="outside lower center")
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
