@@ -72,7 +72,7 @@ _002 = Recipe(
     name="beta", source="document 002", model="beta", size=256, batch_size=32, optimizer="RMSprop", n_epochs=20
 )
 # Document 003 has no numbers either. Batch size and decay are those of Zhang et al. 2016; their rate, 3e-5, is for half
-# a million steps, and here ten times as large.
+# a million steps, and here ten times as large. Their Adam's second beta is 0.99; here it is torch's 0.999.
 _003 = Recipe(
     name="zhang", source="document 003", model="zhang", size=256, loss="cross-entropy", rebalance=0.5,
     encoder_weights="none", batch_size=40, lr=3e-4, weight_decay=1e-3, n_epochs=20,
