@@ -15,7 +15,7 @@ photos of your own**. What is fetched and prepared lands in this folder (in Cola
 work in; or where `COLORLIB_DATA` points) and is never committed.
 
 With `use_drive`, the prepared photos are also kept in Drive, as one archive in `colorization/data/prepared`, and come
-back from there on the next day. 10,000 photos take about 0.3 GB. Another choice of `max_photos` or `keep_grey` makes
+back from there on the next day. 10,000 photos take 0.3 to 0.5 GB. Another choice of `max_photos` or `keep_grey` makes
 another archive: delete those that you no longer need.
 
 A download shows its progress, continues if it was interrupted, is verified, and is unpacked beside its place before it
@@ -86,8 +86,13 @@ def text():
     return "".join(lines + details) + SCALE.format(**MEASURED)
 
 
-# By benchmarks/preparing.py; photos of 500 x 375, as ImageNet's are on average.
-MEASURED = {"measured": "TO MEASURE", "hours": "?", "prepared": "?"}
+# By benchmarks/preparing.py on 2026-11-21, beside other work; photos of 500 x 375, as ImageNet's are on average.
+MEASURED = {
+    "measured": "On two cores of an AMD EPYC, 1,600 photos of 500 x 375 took\n13 seconds (122 a second, 1.7 times as "
+    "many as with one thread) and no more memory than 400 did. A manifest of a million\nrows is read in 1.5 seconds.",
+    "hours": "3",
+    "prepared": "60",
+}
 
 if __name__ == "__main__":
     (ROOT / "data" / "README.md").write_text(text())
