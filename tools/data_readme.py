@@ -44,8 +44,8 @@ SCALE = """
 Photos are checked and resized a few at a time, with as many threads as there are cores. If that is interrupted, run the
 cell again: it continues. {measured}
 
-For ImageNet-1k (1,281,167 photos, about 150 GB) on the two cores of a Colab machine that makes, by arithmetic and not
-tried:
+For ImageNet-1k (1,281,167 photos, about 150 GB) that makes on two such cores, by arithmetic and not tried (a
+Colab machine's may be slower):
 
 | step | time | room |
 |---|---|---|
@@ -88,8 +88,8 @@ def text():
 
 # By benchmarks/preparing.py on 2026-11-21, beside other work; photos of 500 x 375, as ImageNet's are on average.
 MEASURED = {
-    "measured": "On two cores of an AMD EPYC, 1,600 photos of 500 x 375 took\n13 seconds (122 a second, 1.7 times as "
-    "many as with one thread) and no more memory than 400 did. A manifest of a million\nrows is read in 1.5 seconds.",
+    "measured": "Two cores of an AMD EPYC prepared 122 photos of 500 x 375 a\nsecond, 1.7 times as many as with one thread; "
+    "1,600 photos took no more memory than 400. The manifest of a million photos is\nread in 1.5 seconds.",
     "hours": "3",
     "prepared": "60",
 }
