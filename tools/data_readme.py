@@ -88,8 +88,9 @@ def text():
 
 # By benchmarks/preparing.py on 2026-11-21, beside other work; photos of 500 x 375, as ImageNet's are on average.
 MEASURED = {
-    "measured": "Two cores of an AMD EPYC prepared 122 photos of 500 x 375 a\nsecond, 1.7 times as many as with one thread; "
-    "1,600 photos took no more memory than 400. The manifest of a million photos is\nread in 1.5 seconds.",
+    "measured": "Two cores of an AMD EPYC prepared 122 photos of 500 x 375\na second, 1.7 times as many as "
+    "with one thread; 1,600 photos took no more memory than 400. The manifest of a million\nphotos is read in 1.5 "
+    "seconds.",
     "hours": "3",
     "prepared": "60",
 }
