@@ -163,10 +163,11 @@ def prepare(
     """
     settings = {"seed": seed, "val": val, "test": test, "keep_grey": keep_grey, "limit": limit}
     published = name if origin in (None, name) else None  # one of the user's own may be called like it
+    files = None
     if version is None:
         source = Path(source).expanduser()
-        name = name or source.resolve().name
-        sizes = ((f.relative_to(source), f.stat().st_size if f.exists() else 0) for f in photos.find_photos(source))
+        name, files = name or source.resolve().name, photos.find_photos(source)
+        sizes = ((f.relative_to(source), f.stat().st_size if f.exists() else 0) for f in files)
         version = f"{source.resolve()}\n" + "".join(f"{path}\t{size}\n" for path, size in sizes)
     key = hashlib.sha256(f"{version}\n{settings}".encode(errors="backslashreplace")).hexdigest()[:8]
     slug = re.sub(r"\W+", "-", name).strip("-").lower().encode()[:200].decode(errors="ignore")  # a name has 255 bytes
@@ -177,7 +178,7 @@ def prepare(
         source = Path(source() if callable(source) else source)
         facts = {"name": name, "source": origin or str(source.resolve()), **settings}
         try:
-            _prepare(source, folder, facts, published)
+            _prepare(source, files or photos.find_photos(source), folder, facts, published)
         except OSError as error:
             if error.errno not in downloads.FULL:
                 raise
@@ -188,12 +189,12 @@ def prepare(
     return Prepared(folder)
 
 
-def _prepare(source, folder, facts, published):
+def _prepare(source, files, folder, facts, published):
     from colorlib import datasets
 
     part_of = datasets.published_split(published, source) or _part_by_folder
     parts = {}
-    for path in photos.find_photos(source):
+    for path in files:
         parts.setdefault(part_of(path.relative_to(source).as_posix()), []).append(path)
     others = parts.pop("", [])
     if not parts:
@@ -340,9 +341,15 @@ def _keep(folder, mirror):
     kept = mirror / "prepared" / f"{folder.name}.tar"
     facts = kept.with_suffix(".json")
     try:
-        if facts.is_file() and kept.is_file():
-            return
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not (facts.is_file() and kept.is_file()):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _archive(folder, kept, facts)
+    except OSError as error:
+        print(f"{kept}: the prepared photos cannot be kept there ({error.strerror}). They are on this machine only.")
+
+
+def _archive(folder, kept, facts):
+    try:
         parts = ("photos", "left_out", "manifest.csv", "settings.json")
         paths = [path for part in parts for path in (folder / part, *sorted((folder / part).rglob("*")))]
         total = sum(path.stat().st_size for path in paths if path.is_file())
@@ -359,11 +366,11 @@ def _keep(folder, mirror):
                         tar.addfile(info, member)
         # The archive counts from now on; half of a line would not be read.
         facts.write_text(json.dumps({"sha256": hashed.sha256.hexdigest(), "size": kept.stat().st_size}))
-    except OSError as error:
+    except OSError:
         with suppress(OSError):  # on Drive a file that is deleted keeps its room for a month
             os.truncate(kept, 0)
             kept.unlink()
-        print(f"{kept}: the prepared photos cannot be kept there ({error.strerror}). They are on this machine only.")
+        raise
 
 
 def _restore(folder, mirror):

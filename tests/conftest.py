@@ -62,6 +62,17 @@ def one_thread():
     torch.set_num_threads(n)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """30 good photos in one flat folder, 96 x 72."""
+    from pictures import crops, save  # here: most tests do without these photographs
+
+    folder = tmp_path_factory.mktemp("thirty")
+    for i, rgb in enumerate(crops(30)):
+        save(rgb, folder / f"{i:02d}.png")
+    return folder
+
+
 class Tiny(nn.Module):
     """Two convolutions with a batch norm between, so that a run of several epochs takes a second."""
 

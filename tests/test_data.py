@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skimage.data
+from pictures import SCENES, crops, save
 from PIL import Image, JpegImagePlugin
 
 from colorlib import data, datasets, downloads, loading, photos, runtime, sample
@@ -29,21 +30,6 @@ PHOTOS = Path(os.environ.get("COLORLIB_PHOTOS") or Path(__file__).parents[1] / "
 needs_photos = pytest.mark.skipif(
     not PHOTOS.is_dir(), reason=f"there are no real photos at {PHOTOS}; COLORLIB_PHOTOS may point to them"
 )
-SCENES = sample.scenes()
-
-
-def crops(n, height=72, width=96):
-    """Colourful crops that are all different: `n` uint8 arrays."""
-    for i in range(n):
-        scene = SCENES[("coffee", "motorcycle_left", "astronaut")[i % 3]]
-        y, x = 40 + 11 * (i // 3), 60 + 7 * i
-        yield scene[y : y + height, x : x + width]
-
-
-def save(rgb, path, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb).save(path, **options)
-    return path
 
 
 def grey(rgb):
@@ -86,15 +72,6 @@ def split_by_pixels(prepared):
 
 def whole_sets(root):
     return [p for p in root.iterdir() if p.suffix != ".partial"] if root.is_dir() else []
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 good photos in one flat folder."""
-    folder = tmp_path_factory.mktemp("thirty")
-    for i, rgb in enumerate(crops(30)):
-        save(rgb, folder / f"{i:02d}.png")
-    return folder
 
 
 # ------------------------------------------------------------------------------------------ colour_fault
@@ -1216,3 +1193,17 @@ def test_own_archive_called_like_a_set_is_not_taken_for_it(name, mixed, tmp_path
     prepared = data.ready(archive, keep_grey=True)
     assert prepared.settings["source"] == archive
     assert len(prepared.kept) == len(data.prepare(mixed, tmp_path / "folder", keep_grey=True).kept)
+
+
+def test_drive_that_drops_out_while_looking_leaves_the_archive_whole(kept_set, tmp_path, monkeypatch, capsys):
+    def is_file(path, original=Path.is_file):
+        if path.suffix == ".tar":
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return original(path)
+
+    mirror = shutil.copytree(kept_set[1], tmp_path / "mirror")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", is_file)
+        data._keep(kept_set[0].folder, mirror)
+    assert "Transport endpoint" in capsys.readouterr().out
+    assert contents(mirror) == contents(kept_set[1])

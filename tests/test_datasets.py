@@ -273,12 +273,22 @@ def test_arrays_that_do_not_belong_together_are_refused(fault, publish, kaggle, 
 # -------------------------------------------------------------------------------------------- the published splits
 
 
+@pytest.fixture
+def publish_at(publish, site, kaggle):
+    """Publish a set at its own addresses, or at Kaggle alone."""
+
+    def publish_at_(name, way):
+        publish(name)
+        if way == "kaggle":
+            quietly(site, name)
+            kaggle.publish(name, ON_KAGGLE[name])
+
+    return publish_at_
+
+
 @pytest.mark.parametrize("way", ["own", "kaggle"])
-def test_official_lists_of_cvpr09_are_honoured(way, publish, site, kaggle):
-    publish("cvpr09")
-    if way == "kaggle":
-        quietly(site, "cvpr09")
-        kaggle.publish("cvpr09", ON_KAGGLE["cvpr09"])
+def test_official_lists_of_cvpr09_are_honoured(way, publish_at):
+    publish_at("cvpr09", way)
     prepared = data.ready("cvpr09")
     split = {"/".join(source.split("/")[-2:]): part for source, part in split_of(prepared).items()}
     assert {room for room, part in split.items() if part == "test"} == {*LISTED["test"]}
@@ -288,11 +298,8 @@ def test_official_lists_of_cvpr09_are_honoured(way, publish, site, kaggle):
 
 
 @pytest.mark.parametrize("way", ["own", "kaggle"])
-def test_official_partition_of_celeba_is_honoured(way, publish, site, kaggle):
-    publish("celeba")
-    if way == "kaggle":
-        quietly(site, "celeba")
-        kaggle.publish("celeba", ON_KAGGLE["celeba"])
+def test_official_partition_of_celeba_is_honoured(way, publish_at):
+    publish_at("celeba", way)
     split = {source.split("/")[-1]: part for source, part in split_of(data.ready("celeba")).items()}
     assert split == {name: ("train", "val", "test")[part] for name, part in FACES.items()}
 
@@ -311,11 +318,8 @@ def test_own_train_and_val_of_imagenette_are_honoured(publish):
 
 
 @pytest.mark.parametrize("name", ["celeba", "kaggle-5739", "places365"])
-def test_set_found_again_by_its_settings_is_the_same(name, publish, site, kaggle):
-    publish(name)
-    if name != "places365":
-        quietly(site, name)
-        kaggle.publish(name, ON_KAGGLE[name])
+def test_set_found_again_by_its_settings_is_the_same(name, publish_at):
+    publish_at(name, "own" if name == "places365" else "kaggle")
     prepared = data.ready(name)
     again = data.ready_again(prepared.settings)
     assert again.fingerprint == prepared.fingerprint and again.folder == prepared.folder

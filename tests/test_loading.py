@@ -13,34 +13,10 @@ import numpy as np
 import pytest
 import skimage.color
 import torch
+from pictures import crops, save
 from PIL import Image
 
-from colorlib import data, loading, photos, sample
-
-SCENES = sample.scenes()
-
-
-def crops(n):
-    """Colourful crops that are all different: `n` uint8 arrays."""
-    for i in range(n):
-        scene = SCENES[("coffee", "motorcycle_left", "astronaut")[i % 3]]
-        y, x = 40 + 11 * (i // 3), 60 + 7 * i
-        yield scene[y : y + 72, x : x + 96]
-
-
-def save(rgb, path):
-    Image.fromarray(rgb).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 good photos in one flat folder."""
-    folder = tmp_path_factory.mktemp("thirty")
-    for i, rgb in enumerate(crops(30)):
-        save(rgb, folder / f"{i:02d}.png")
-    return folder
-
+from colorlib import data, loading, photos
 
 # ------------------------------------------------------------------------------------- Photos and batches
 
