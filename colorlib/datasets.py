@@ -80,7 +80,7 @@ def _bring(name, root, partial, places):
     """The folder that holds the whole set: `partial`, or one of kagglehub's."""
     dataset, faults = DATASETS[name], []
     try:
-        if name.startswith("imagenet") and dataset.account != "none":
+        if dataset.account != "none":
             return _from_imagenets_archives(dataset, root, partial, places)
         if dataset.files:
             return _from_files(dataset, root, partial, places)
@@ -106,10 +106,7 @@ def _bring(name, root, partial, places):
 def by_hand(name, root, places=()):
     """Two lines: what to download in a browser, and where to put it."""
     dataset = DATASETS[name]
-    urls = [
-        url.replace("gdrive:", "https://drive.google.com/uc?id=") for file in dataset.files for url in file.urls[:1]
-    ]
-    what = " and ".join(f"{file.name} from {url}" for file, url in zip(dataset.files, urls))
+    what = " and ".join(f"{file.name} from {file.links[0]}" for file in dataset.files if file.links)
     if dataset.account != "none":
         what = f"{' and '.join(file.name for file in dataset.files)}, with an account {dataset.account},"
     copies = [f"https://www.kaggle.com/datasets/{handle} as {name}.zip" for handle in dataset.kaggle]

@@ -1,7 +1,6 @@
 """From the web to this machine: downloads that go on where they broke off, verified and safely unpacked."""
 
 import errno
-import gzip
 import hashlib
 import http.client
 import lzma
@@ -22,9 +21,8 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _ATTEMPTS = 6  # in a row that bring nothing, before the next address is tried
 _PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 _BLOCK = 1 << 20
-_DAMAGE = (  # what the readers of archives raise; RuntimeError: a password is needed
-    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError
-)  # fmt: skip
+# What the readers of archives raise; RuntimeError: a password is needed. Those of gzip and bz2 raise OSError, too.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says when no more can be written
 _AGENT = {"User-Agent": "Mozilla/5.0 (colorlib)"}  # some servers answer urllib's own name with 403
 
@@ -41,6 +39,11 @@ class File:
     urls: tuple = ()
     size: int | None = None
     checksum: str | None = None
+
+    @property
+    def links(self):
+        """Its addresses as a browser takes them."""
+        return [url.replace("gdrive:", "https://drive.google.com/uc?id=") for url in self.urls]
 
     @property
     def facts(self):
@@ -171,11 +174,15 @@ def _write(stream, block):
         while block:
             block = block[stream.write(block) :]
     except OSError as error:  # told apart from the network's errors, which are of the same class
-        raise DiskFull(f"{stream.name}: cannot be written ({error.strerror}); make room and run this again.") from error
+        raise _full(stream.name, error) from error
 
 
 class DiskFull(OSError):
     """A file could not be written; what was written so far is kept."""
+
+
+def _full(path, error):
+    return DiskFull(f"{path}: cannot be written ({error.strerror}); make room and run this again.")
 
 
 def _from_drive(url, part, file):
@@ -191,7 +198,7 @@ def _from_drive(url, part, file):
         )
     except Exception as error:  # its two major versions have different ones
         if isinstance(error, OSError) and error.errno in FULL:
-            raise DiskFull(f"{whole}: cannot be written ({error.strerror}); make room and run this again.") from error
+            raise _full(whole, error) from error
         text = _line(error)
         quota = any(words in text.lower() for words in ("quota", "too many users", "many accesses"))
         raise _Refused("is over Google Drive's quota for today" if quota else f"fails ({text})") from error
@@ -247,13 +254,10 @@ def unpack(archive, folder):
                     raise tarfile.TarError("it breaks off")
                 while bundle.fileobj.read(_BLOCK):  # a compressed one has its checksum at the end
                     pass
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own; damage has no number
+            message = f"{archive} cannot be unpacked to {folder} ({error.strerror}): make room and retry."
+            raise DiskFull(message) from error
         raise ValueError(
             f"{archive} cannot be unpacked ({_line(error)}): get it again, or pack it anew if it is yours."
         ) from error
-    except OSError as error:
-        if error.errno is None:  # bz2's word for damage
-            raise ValueError(
-                f"{archive} cannot be unpacked ({_line(error)}): get it again, or pack it anew if it is yours."
-            ) from error
-        raise DiskFull(f"{archive} cannot be unpacked to {folder} ({error.strerror}): make room and retry.") from error

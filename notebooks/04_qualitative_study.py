@@ -74,7 +74,7 @@ import numpy as np
 import skimage
 from scipy import stats
 
-from colorlib import photos, plots, recipes, runtime, study, training
+from colorlib import loading, photos, plots, recipes, runtime, study, training
 from colorlib.colorize import colorize, colorize_files
 
 # %% [markdown]
@@ -99,8 +99,7 @@ model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's resu
 
 # %%
 files = prepared.files("test") or prepared.files("val")
-chosen = [files[i] for i in np.linspace(0, len(files) - 1, 6).round().astype(int)]
-truths = [photos.open_photo(file) for file in chosen]
+truths = [photos.open_photo(file) for file in loading.evenly(files, 6)]
 rows = [[plots.grey(rgb) for rgb in truths], truths, [colorize(model, rgb, side) for rgb in truths]]
 figure = plots.grid(rows, captions=["grey", "truth", "prediction"])
 plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")

@@ -75,8 +75,7 @@ def text():
         details += [f"- account: {entry.account}\n"] * (account == "needed")
         details += [f"- {entry.note}\n"] * bool(entry.note)
         for file in entry.files:
-            urls = [url.replace("gdrive:", "https://drive.google.com/uc?id=") for url in file.urls]
-            details.append(f"- `{file.name}`: {file.facts}{'; ' if urls else ''}{', '.join(urls)}\n")
+            details.append(f"- `{file.name}`: {'; '.join([file.facts, *file.links])}\n")
         for handle in entry.kaggle:
             other = ", if these fail" if entry.files else ""
             details.append(
