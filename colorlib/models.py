@@ -276,7 +276,7 @@ class Zhang(Colorizer):
 
     A block is convolutions with ReLU, and one batch norm at its end; the eighth has none. No pooling: the blocks'
     last layers have a stride. Inner names and sizes are those of the released PyTorch weights, with `block` for
-    `model`, so that these fit in as soon as there are 313 `centres`.
+    `model`, so that these fit in; see `eccv16`.
 
     Attributes:
         centres: the colours that are chosen from, `(Q, 2)` in `ab` units.
@@ -442,7 +442,66 @@ def imagenet_state(arch, file=None, cache=None):
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: there are no starting weights there; check the path.")
         return torch.load(file, map_location="cpu", weights_only=True)
-    url = _IMAGENET[arch]
+    found = _fetched(
+        _IMAGENET[arch],
+        cache,
+        "ImageNet weights",
+        arch,
+        "It starts from random numbers, and the result will be worse for it.",
+    )
+    return found and torch.load(found, map_location="cpu", weights_only=True)
+
+
+# github.com/richzhang/colorization, colorizers/eccv16.py at 4bda68f: about 129 MB, named in the same way.
+_ECCV16 = "https://colorizers.s3.us-east-2.amazonaws.com/colorization_release_v2-9b330a0b.pth"
+
+
+def eccv16(file=None, cache=None):
+    """Zhang et al.'s own network: our `Zhang` with the weights that they released for PyTorch, if they can be had.
+
+    Its 313 colours come from the file too, and its temperature is 1: the released code takes the plain mean. Meant for
+    photos of 256 x 256. Sides that do not divide by 8 are grown first, as for all of ours, which theirs does not do.
+
+    Not run with the released file itself, which could not be fetched where this was written: the tests put random
+    numbers into the published layout, and compare with the published forward pass, written out a second time.
+
+    Args:
+        file: the released file, given by the user, who answers for what it holds: its hash is told, not verified.
+        cache: as in `imagenet_state`, where a file that is not given is looked for in the same places.
+
+    Returns:
+        `(model, sha256)`: the network, in evaluation mode on the CPU, and the file's SHA-256 in hexadecimal digits, to
+        say what was measured; the released one's begins with the last part of its name. Or None (after a warning that
+        says where to put the file) when there is no network.
+
+    Raises:
+        OSError: if `file` was given and cannot be read, such as a FileNotFoundError.
+        ValueError: if it holds something else.
+    """
+    file = file or _fetched(_ECCV16, cache, "released weights", "Zhang et al.", "Their network is left out.")
+    if file is None:
+        return None
+    sha256 = runtime.sha256(file)  # first, so that a file that cannot be read says so itself
+    model = Zhang(torch.zeros(313, 2), T=1)
+    try:
+        state = dict(torch.load(file, map_location="cpu", weights_only=True))
+        colours = state.pop("model_out.weight")  # 2 x 313 x 1 x 1, from shares to ab / 110
+        state = {"block" + key.removeprefix("model"): value for key, value in state.items()}
+        model.load_state_dict({**state, "centres": 110 * colours.flatten(1).T})
+    except Exception as error:  # of nearly any kind, when torch reads a damaged file
+        raise ValueError(
+            f"{file}: does not hold Zhang et al.'s released weights (eccv16: model1.0.weight to model8.6.bias, and "
+            f"model_out.weight for 313 colours); give the file from {_ECCV16}, or none to have it fetched."
+        ) from error
+    return model.eval(), sha256
+
+
+def _fetched(url, cache, kind, whose, without):
+    """The path of a file whose name ends with the first digits of its SHA-256, verified; see `imagenet_state`.
+
+    Looked for in torch's own cache, then in `cache`, then on the web, and kept in both. When it cannot be had: None,
+    after a warning made of `kind` and `whose`, that says what `without` it happens.
+    """
     name = url.rsplit("/", 1)[1]
     prefix = name.rsplit("-", 1)[1].split(".")[0]
     local = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -457,18 +516,18 @@ def imagenet_state(arch, file=None, cache=None):
                     torch.hub.download_url_to_file(url, local, hash_prefix=prefix)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
-            f"The ImageNet weights of {arch} could not be fetched from {url} ({error}). It starts from random "
-            f"numbers, and the result will be worse for it. To avoid that, put the file at {local} and start again.",
-            stacklevel=2,
+            f"The {kind} of {whose} could not be fetched from {url} ({error}). {without} "
+            f"To avoid that, put the file at {local} and start again.",
+            stacklevel=3,
         )
         return None
     try:
         if kept and not _hash_is(kept, prefix):
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(local, kept)
-    except OSError as error:  # a full Drive is no reason to train without them
-        warnings.warn(f"{kept}: the ImageNet weights could not be kept there ({error}); going on.", stacklevel=2)
-    return torch.load(local, map_location="cpu", weights_only=True)
+    except OSError as error:  # a full Drive is no reason to do without them
+        warnings.warn(f"{kept}: the {kind} could not be kept there ({error}); going on.", stacklevel=3)
+    return local
 
 
 def _hash_is(path, prefix):

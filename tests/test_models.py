@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import itertools
 import math
+import os
 import re
 import threading
 import types
@@ -469,7 +470,10 @@ def test_the_network_of_document_003_is_as_it_says(source_text):
 # --- Zhang's network
 
 
-RELEASED = {  # the shapes of the weights that Zhang et al. released for PyTorch (eccv16), by block and layer
+# The public definition of what Zhang et al. released for PyTorch (github.com/richzhang/colorization, at 4bda68f,
+# colorizers/eccv16.py): the shapes of the weights, by block and layer, here without `model` before them and `.weight`
+# behind. Nothing here was run with the released file itself, which could not be fetched where this was written.
+RELEASED = {
     "1.0": (64, 1, 3, 3), "1.2": (64, 64, 3, 3), "1.4": (64,),
     "2.0": (128, 64, 3, 3), "2.2": (128, 128, 3, 3), "2.4": (128,),
     "3.0": (256, 128, 3, 3), "3.2": (256, 256, 3, 3), "3.4": (256, 256, 3, 3), "3.6": (256,),
@@ -478,57 +482,169 @@ RELEASED = {  # the shapes of the weights that Zhang et al. released for PyTorch
     "6.0": (512, 512, 3, 3), "6.2": (512, 512, 3, 3), "6.4": (512, 512, 3, 3), "6.6": (512,),
     "7.0": (512, 512, 3, 3), "7.2": (512, 512, 3, 3), "7.4": (512, 512, 3, 3), "7.6": (512,),
     "8.0": (512, 256, 4, 4), "8.2": (256, 256, 3, 3), "8.4": (256, 256, 3, 3), "8.6": (313, 256, 1, 1),
+    "_out": (2, 313, 1, 1),
 }  # fmt: skip
 HALVE = ("1.2", "2.2", "3.4")  # the layers with a stride
 
 
-@pytest.fixture(scope="module")
-def zhang313():
-    """With as many centres as the released one, and far from grey, as after training."""
-    torch.manual_seed(0)
-    model = models.Zhang(torch.rand(313, 2) * 200 - 100).eval()
-    for module in model.modules():
-        if isinstance(module, NORM):
-            module.running_mean.uniform_(0, 1)
-            module.running_var.uniform_(0.5, 2)
-    nn.init.normal_(model.block8[-1].weight)
-    nn.init.zeros_(model.block8[-1].bias)
-    return model
-
-
-def test_the_released_weights_fit_into_zhangs_network(zhang313):
-    expected = {"centres": (313, 2)}
+def released_shapes():
+    """The public definition's keys, each with its shape."""
+    shapes = {}
     for name, shape in RELEASED.items():
         width = shape[1] if name == "8.0" else shape[0]  # the one transposed convolution
-        expected |= {f"block{name}.weight": shape, f"block{name}.bias": (width,)}
+        shapes[f"model{name}.weight"] = shape
+        if name != "_out":
+            shapes[f"model{name}.bias"] = (width,)
         if len(shape) == 1:
-            expected |= {f"block{name}.running_mean": shape, f"block{name}.running_var": shape}
-            expected[f"block{name}.num_batches_tracked"] = ()
-    assert {key: tuple(value.shape) for key, value in zhang313.state_dict().items()} == expected
+            shapes |= {f"model{name}.running_mean": shape, f"model{name}.running_var": shape}
+            shapes[f"model{name}.num_batches_tracked"] = ()
+    return shapes
 
 
-@torch.no_grad()
-def test_zhangs_network_computes_what_the_released_code_does(zhang313):
-    L, state = noise((24, 40)), zhang313.state_dict()
+def released_like(numbers):
+    """A state dict of the public layout, from `numbers(key, shape)`."""
+    return {
+        key: torch.tensor(7) if key.endswith("tracked") else numbers(key, shape)
+        for key, shape in released_shapes().items()
+    }
+
+
+def small():
+    """A state dict of the public layout that makes a file of some kB: each tensor is one number, repeated."""
+    return released_like(lambda key, shape: torch.rand(1).expand(shape))
+
+
+def released_forward(state, L, T=1):
+    """What the public code computes, layer by layer: `(scores, ab)`. It has no temperature."""
     x = (L - 50) / 100
-    for name, shape in RELEASED.items():
-        weight, bias = state[f"block{name}.weight"], state[f"block{name}.bias"]
+    *layers, _ = RELEASED.items()
+    for name, shape in layers:
+        weight, bias = state[f"model{name}.weight"], state[f"model{name}.bias"]
         if name == "8.0":
             x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1).relu()
         elif name == "8.6":
             x = F.conv2d(x, weight, bias)
         elif len(shape) == 1:
-            norm = state[f"block{name}.running_mean"], state[f"block{name}.running_var"]
+            norm = state[f"model{name}.running_mean"], state[f"model{name}.running_var"]
             x = F.batch_norm(x, *norm, weight, bias)
         else:
             dilation = 2 if name[0] in "56" else 1
             x = F.conv2d(x, weight, bias, 2 if name in HALVE else 1, dilation, dilation).relu()
-    torch.testing.assert_close(zhang313(L, logits=True), x, rtol=1e-4, atol=1e-3)
-    probability = (x / zhang313.T).softmax(dim=1)  # the released code, of the same authors, leaves the temperature out
-    colours = F.conv2d(probability, state["centres"].T[:, :, None, None])
-    expected = F.interpolate(colours, scale_factor=4, mode="bilinear")
-    assert expected.std() > 10  # else all would be grey
-    torch.testing.assert_close(zhang313(L), expected, rtol=1e-3, atol=1e-2)
+    colours = F.conv2d((x / T).softmax(dim=1), state["model_out.weight"])
+    return x, 110 * F.interpolate(colours, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """`(state, model, sha256)`: random numbers in the public layout, and what `eccv16` makes of a file of them."""
+
+    def numbers(key, shape):
+        if key.startswith("model_out"):
+            return torch.rand(shape) * 2 - 1
+        if len(shape) == 1:  # a variance of 0 or less would not do
+            return torch.rand(shape) + 0.5 if "running_var" in key else torch.rand(shape)
+        # So that the scores differ by some units, as after training: neither all colours count the same nor just one.
+        return torch.randn(shape) * (0.3 if shape == RELEASED["8.6"] else math.sqrt(2 / math.prod(shape[1:])))
+
+    torch.manual_seed(0)
+    state, file = released_like(numbers), tmp_path_factory.mktemp("released") / "any-name.pth"
+    torch.save(state, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    model, sha256 = models.eccv16(file)
+    file.unlink()  # 129 MB, which pytest would keep
+    assert sha256 == digest and not model.training
+    # In float64, where another order of the sums makes no difference that matters.
+    return {key: value.double() for key, value in state.items()}, model.double()
+
+
+def test_the_released_weights_fit_into_zhangs_network(released):
+    state, model = released
+    ours = {f"block{key[5:]}": shape for key, shape in released_shapes().items() if key != "model_out.weight"}
+    assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == ours | {"centres": (313, 2)}
+    for key, value in model.state_dict().items():
+        if key != "centres":
+            assert torch.equal(value, state[key.replace("block", "model")].to(value.dtype)), key
+    assert model.T == 1
+    torch.testing.assert_close(model.centres, 110 * state["model_out.weight"][:, :, 0, 0].T, rtol=1e-6, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("T", [1, 0.38])  # the released code's, and the paper's, of the same authors
+@pytest.mark.parametrize("size", [(24, 40), (27, 13)], ids=str)
+def test_zhangs_network_computes_what_the_released_code_does(released, monkeypatch, size, T):
+    state, model = released
+    monkeypatch.setattr(model, "T", T)
+    L = noise(size).double()
+    # Theirs takes sides that divide by 8; others are grown first, by repeating the last pixels.
+    scores, ab = released_forward(state, F.pad(L, (0, -size[1] % 8, 0, -size[0] % 8), mode="replicate"), T)
+    scores = scores[..., : math.ceil(size[0] / 4), : math.ceil(size[1] / 4)]
+    torch.testing.assert_close(model(L, logits=True), scores, rtol=0, atol=1e-9)
+    assert scores.std(dim=1).mean() > 1 and ab.std() > 10  # else all would be grey
+    torch.testing.assert_close(model(L), ab[..., : size[0], : size[1]], rtol=0, atol=2e-5)  # centres were float32
+
+
+def test_a_file_from_before_batch_norms_counted_is_taken(tmp_path):
+    state = {key: value for key, value in small().items() if not key.endswith("tracked")}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    model, _ = models.eccv16(tmp_path / "old.pth")
+    assert torch.equal(model.block7[6].running_var, state["model7.6.running_var"])
+
+
+def without(state, key):
+    return {other: value for other, value in state.items() if other != key}
+
+
+@pytest.mark.parametrize(
+    "foreign",  # from the public layout
+    [
+        lambda state: without(state, "model_out.weight"),
+        lambda state: without(state, "model5.2.bias"),
+        lambda state: state | {"model9.0.bias": torch.zeros(3)},
+        lambda state: state | {"model1.0.weight": torch.zeros(64, 4, 3, 3)},  # as in siggraph17, their later network
+        lambda state: state | {"model_out.weight": torch.zeros(2, 261, 1, 1)},
+        lambda state: state | {"model_out.weight": torch.zeros(2, 313, 3, 3)},
+        lambda state: state | {"model_out.weight": torch.zeros(313, 2, 1, 1)},
+        lambda state: state | {"model_out.weight": torch.tensor(1.0)},
+        lambda state: state | {"model3.0.bias": "abc"},
+        lambda state: {key.replace("model", "block"): value for key, value in state.items()},
+        lambda state: {"model": state, "step": 3},  # a checkpoint of ours
+        lambda state: list(state.values()),
+        lambda state: torch.zeros(3),
+        lambda state: {},
+        lambda state: nn.Conv2d(1, 1, 1),
+    ],
+)
+def test_a_file_of_another_layout_is_named(tmp_path, foreign):
+    torch.save(foreign(small()), tmp_path / "mine.pth")
+    with pytest.raises(ValueError, match=r"mine\.pth: does not hold .*eccv16: model1\.0\.weight to .*none to have it"):
+        models.eccv16(tmp_path / "mine.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_damaged_file_of_theirs_is_named(tmp_path, legacy):
+    torch.save(small(), tmp_path / "whole.pth", _use_new_zipfile_serialization=not legacy)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for content in (b"", b"hello", b"<html>404</html>", whole[:10], whole[:200], whole[: len(whole) // 2], whole[:-1]):
+        (tmp_path / "mine.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"mine\.pth: does not hold"):
+            models.eccv16(tmp_path / "mine.pth")
+
+
+def test_code_in_a_file_of_theirs_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "run"),)
+
+    torch.save(small() | {"trap": Trap()}, tmp_path / "mine.pth")
+    with pytest.raises(ValueError, match=r"mine\.pth: does not hold"):
+        models.eccv16(tmp_path / "mine.pth")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file_of_theirs_is_named(web):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        models.eccv16("nowhere.pth")
+    assert not web.asked
 
 
 @torch.no_grad()
@@ -681,7 +797,7 @@ def test_networks_that_build_on_others_know_where_to_get_them():
     backbones = {name: build(name).backbone for name in models.MODELS}
     assert {name for name, backbone in backbones.items() if backbone} == {*RESNETS, "fusion"}
     assert {backbone for backbone in backbones.values() if backbone} == models._IMAGENET.keys()
-    for url in models._IMAGENET.values():
+    for url in (*models._IMAGENET.values(), models._ECCV16):
         assert re.fullmatch(r"https://.*/\w+-[0-9a-f]{8}\.pth", url)  # its name ends with the start of its hash
 
 
@@ -719,17 +835,21 @@ def test_a_network_can_be_costed_before_anything_else_and_built_after(name):
     assert {value.device.type for value in build(name).state_dict().values()} == {"cpu"}
 
 
-# --- where ImageNet's weights come from
+# --- where weights come from
 
 
 @pytest.fixture
-def web(tmp_path, monkeypatch):
-    """ImageNet's weights on a web of our own: `.state`, `.file`, `.url`, `.asked` (requests), `.stop()`."""
-    state = {"conv1.weight": torch.arange(6.0)}
+def web(request, tmp_path, monkeypatch):
+    """Weights on a web of our own: `.state`, `.file`, `.url`, `.asked` (requests), `.stop()`.
+
+    ImageNet's for a resnet34, or with the parameter "eccv16" those of Zhang et al.
+    """
+    name = getattr(request, "param", "resnet34")
+    state = small() if name == "eccv16" else {"conv1.weight": torch.arange(6.0)}
     (tmp_path / "web").mkdir()
     torch.save(state, tmp_path / "web" / "weights")
     digest = hashlib.sha256((tmp_path / "web" / "weights").read_bytes()).hexdigest()
-    file = (tmp_path / "web" / "weights").rename(tmp_path / "web" / f"resnet34-{digest[:8]}.pth")
+    file = (tmp_path / "web" / "weights").rename(tmp_path / "web" / f"{name}-{digest[:8]}.pth")
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -749,7 +869,10 @@ def web(tmp_path, monkeypatch):
         thread.join()
 
     url = f"http://127.0.0.1:{server.server_port}/{file.name}"
-    monkeypatch.setitem(models._IMAGENET, "resnet34", url)
+    if name == "eccv16":
+        monkeypatch.setattr(models, "_ECCV16", url)
+    else:
+        monkeypatch.setitem(models._IMAGENET, name, url)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setenv("no_proxy", "*")
@@ -820,3 +943,37 @@ def test_a_missing_given_file_is_named(web):
     with pytest.raises(FileNotFoundError, match=r"^nowhere\.pth: .*check the path\.$"):
         models.imagenet_state("resnet34", "nowhere.pth")
     assert not web.asked
+
+
+ECCV16 = pytest.mark.parametrize("web", ["eccv16"], indirect=True)
+
+
+@ECCV16
+def test_zhangs_weights_are_fetched_once_and_kept_for_the_next_machine(web, tmp_path):
+    def fetched():
+        model, sha256 = models.eccv16(cache=tmp_path / "drive")
+        bias = model.state_dict()["block8.6.bias"]
+        assert sha256 == hashlib.sha256(web.file.read_bytes()).hexdigest()
+        assert torch.equal(bias, web.state["model8.6.bias"])
+
+    fetched()
+    fetched()
+    assert len(web.asked) == 1
+    assert [f.read_bytes() for f in (tmp_path / "drive").iterdir()] == [web.file.read_bytes()]
+    web.stop()
+    web.local.unlink()  # the next machine, without network
+    fetched()
+
+
+@ECCV16
+@pytest.mark.parametrize("network", [True, False])
+def test_what_of_zhangs_weights_cannot_be_had_or_trusted_costs_a_warning(web, network):
+    if network:
+        torch.save(small(), web.file)  # of another hash
+    else:
+        web.stop()
+    with pytest.warns(UserWarning, match=r"of Zhang et al\. could not be fetched .* left out\. To avoid") as caught:
+        assert models.eccv16() is None
+    assert web.url in str(caught[0].message) and str(web.local) in str(caught[0].message)
+    assert ("hash" in str(caught[0].message)) == network and caught[0].filename == __file__
+    assert not web.local.exists()
