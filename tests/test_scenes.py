@@ -1,0 +1,310 @@
+"""colorlib.scenes: every class of the known sets has one group, and no path is too odd to be answered."""
+
+import hashlib
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from torchvision.datasets import Places365
+from web import Answer, Site, pack, tree
+
+from colorlib import downloads, scenes
+from colorlib.scenes import scene_of
+
+# --------------------------------------------------------------------------------------------------- the lists
+
+PLACES = {group: classes.split() for group, classes in scenes._PLACES_GROUPS.items()}
+MIT = {group: classes.split() for group, classes in scenes._MIT_GROUPS.items()}
+BOTH = """auditorium bar bathroom bedroom bookstore classroom closet corridor dining_room fastfood_restaurant kitchen
+laundromat lobby locker_room nursery office operating_room pantry restaurant restaurant_kitchen""".split()
+
+
+def test_every_class_has_one_group():
+    for groups, sizes in ((PLACES, [159, 73, 133]), (MIT, [12, 14, 15, 11, 15])):
+        names = [name for classes in groups.values() for name in classes]
+        assert [len(classes) for classes in groups.values()] == sizes
+        assert len(names) == len(set(names)) == len({scenes._key(name) for name in names})
+        assert all(classes == sorted(classes) for classes in groups.values())
+    assert (len(scenes._PLACES), len(scenes._MIT)) == (365, 67)
+    assert sorted(scenes._PLACES.keys() & scenes._MIT.keys()) == BOTH
+
+
+@pytest.mark.parametrize("group", PLACES)
+def test_places365s_folders_are_known(group):
+    for name in PLACES[group]:
+        path = f"data_256/{name[0]}/{name}/00000001.jpg"
+        readable, found = scene_of(path)
+        assert found == group, path
+        assert "_" not in readable and "/" not in readable
+        for written in (name.replace("/", "_"), name.replace("/", "-"), name.replace("_", " ").title()):
+            assert scene_of(f"places/{written}/x.jpg") == (readable, group)
+
+
+def test_group_agrees_with_what_the_name_says():
+    says = {"indoor": "indoor", "outdoor": "outdoor, ", "exterior": "outdoor, ", "natural": "outdoor, natural"}
+    for group, classes in PLACES.items():
+        for name in classes:
+            assert group.startswith(says.get(name.split("/")[-1], "")), name
+
+
+@pytest.mark.parametrize("group", MIT)
+def test_mit_indoor_67s_folders_are_known(group):
+    for name in MIT[group]:
+        expected = name.replace("_", " "), group
+        assert scene_of(f"Images/{name}/a_0001.jpg") == expected
+        assert scene_of(f"indoorCVPR_09/Images/{name}/a_0001.jpg") == expected
+        if name not in BOTH:
+            assert scene_of(f"{name}/a_0001.jpg") == expected
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_name_that_two_sets_have_is_mits_only_below_its_folder(name):
+    assert scene_of(f"Images/{name}/a.jpg")[1].startswith("indoor: ")
+    for path in (f"{name}/a.jpg", f"images/{name}/a.jpg", f"{name}/Images/a.jpg"):
+        assert scene_of(path)[1] == "indoor"
+
+
+# ----------------------------------------------------------------------------------------------------- ImageNet
+
+WORDNET = [  # the first and the last class of each range, and what is easily taken for something else
+    ("n01440764", "animals: other"),  # tench
+    ("n02077923", "animals: other"),  # sea lion
+    ("n02085620", "animals: dogs"),  # Chihuahua
+    ("n02113978", "animals: dogs"),  # Mexican hairless
+    ("n02114367", "animals: other"),  # timber wolf
+    ("n02115641", "animals: other"),  # dingo
+    ("n02510455", "animals: other"),  # giant panda
+    ("n02655020", "animals: other"),  # puffer
+    ("n02666196", "things"),  # abacus
+    ("n03028079", "things"),  # church
+    ("n04613696", "things"),  # yurt
+    ("n06359193", "print and signs"),  # web site
+    ("n06874185", "print and signs"),  # traffic light
+    ("n07248320", "print and signs"),  # book jacket
+    ("n07565083", "food"),  # menu
+    ("n07730033", "food"),  # cardoon
+    ("n07802026", "food"),  # hay
+    ("n07932039", "food"),  # eggnog
+    ("n09193705", "scenery"),  # alp
+    ("n09256479", "scenery"),  # coral reef
+    ("n09472597", "scenery"),  # volcano
+    ("n09835506", "people"),  # ballplayer
+    ("n10148035", "people"),  # groom
+    ("n10565667", "people"),  # scuba diver
+    ("n11879895", "plants and fungi"),  # rapeseed
+    ("n12144580", "plants and fungi"),  # corn
+    ("n12620546", "plants and fungi"),  # hip
+    ("n13054560", "plants and fungi"),  # bolete
+    ("n13133613", "plants and fungi"),  # ear
+    ("n15075141", "things"),  # toilet tissue
+]
+
+
+@pytest.mark.parametrize("wnid, group", WORDNET)
+def test_wordnet_id_gives_the_group(wnid, group):
+    paths = [
+        f"train/{wnid}/{wnid}_10026.JPEG",
+        f"ILSVRC/Data/CLS-LOC/train/{wnid}/x.JPEG",
+        f"{wnid}_10026.JPEG",
+        f"{wnid}.jpg",
+        f"flat/imagenette2__train__{wnid}_25706.jpg",
+        f"val/ILSVRC2012_val_00000293_{wnid}.JPEG",
+        f"C:\\photos\\{wnid}\\x.JPEG",
+        f"church/outdoor/{wnid}/x.JPEG",  # the id wins
+        f"Images/bakery/{wnid}_1.jpg",
+    ]
+    assert {scene_of(path)[1] for path in paths} == {group}
+
+
+def test_ranges_do_not_overlap_but_for_the_dogs():
+    dogs, *ranges = scenes._WORDNET
+    assert ranges[0][0] < dogs[0] < dogs[1] < ranges[0][1]
+    assert all(a[0] <= a[1] < b[0] for a, b in pairwise(ranges))
+
+
+@pytest.mark.parametrize(
+    "wnid, name",
+    [("n01440764", "tench"), ("n02105641", "Old English sheepdog"), ("n03888257", "parachute"), ("n01443537", "")],
+)
+def test_name_is_given_for_imagenettes_classes(wnid, name):
+    assert scene_of(f"imagenette2-160/val/{wnid}/ILSVRC2012_val_00009111.JPEG")[0] == name
+    assert len(scenes._NAMES) == 20
+
+
+@pytest.mark.parametrize("wnid", ["n0144076", "n014407644", "n20240101", "n00007846", "n05578911", "n00000000"])
+def test_what_only_looks_like_an_id_tells_nothing(wnid):
+    assert scene_of(f"{wnid}/{wnid}_1.jpg") == ("", "")
+    assert scene_of(f"{wnid}/kitchen/{wnid}_1.jpg") == ("kitchen", "indoor")
+    assert scene_of("xn01440764/x.jpg") == ("", "xn01440764")
+
+
+# -------------------------------------------------------------------------------------------------- other paths
+
+PATHS = {
+    "data_256/a/apartment_building/outdoor/00000001.jpg": ("apartment building (outdoor)", "outdoor, built"),
+    "/s/sky/00000001.jpg": ("sky", "outdoor, natural"),
+    "u\\underwater\\ocean_deep\\x.jpg": ("underwater (ocean deep)", "outdoor, natural"),
+    "street/church/indoor/x.jpg": ("church (indoor)", "indoor"),
+    "beach/kitchen/x.jpg": ("kitchen", "indoor"),
+    "t/train_station/platform/x.jpg": ("train station (platform)", "indoor"),
+    "s/swimming_hole/x.jpg": ("swimming hole", "outdoor, natural"),
+    "v/vineyard/x.jpg": ("vineyard", "outdoor, natural"),
+    "v/viaduct/x.jpg": ("viaduct", "outdoor, built"),
+    "Images/beach/x.jpg": ("beach", "outdoor, natural"),
+    "Images/winecellar/x.jpg": ("winecellar", "indoor: home"),
+    "winecellar/x.jpg": ("winecellar", "indoor: home"),
+    "img_align_celeba/000001.jpg": ("", "faces"),
+    "img_align_celeba\\img_align_celeba\\000001.jpg": ("", "faces"),
+    "cats/x.jpg": ("", "cats"),
+    "train/Cats/tabby/x.jpg": ("", "Cats"),
+    "data/train_color/image1.jpg": ("", ""),
+    "data/test_color/image1.jpg": ("", ""),
+    "val_256/Places365_val_00000001.jpg": ("", ""),
+    "testSet_resize/0123456789abcdef.jpg": ("", ""),
+    "train2017/000000000009.jpg": ("", ""),
+    "SUN397/a/abbey/sun_aaalbzqrimafwbiv.jpg": ("", "SUN397"),
+    "a/abbey/sun_aaalbzqrimafwbiv.jpg": ("", "abbey"),
+    "kitchen.jpg": ("", ""),  # a file's own name is no class
+    "sky": ("", ""),
+    "": ("", ""),
+    "/": ("", ""),
+    "../../x.jpg": ("", ""),
+    ".//./x.jpg": ("", ""),
+    "C:\\Photos\\x.jpg": ("", ""),
+    "C:\\Photos\\Été à Nîmes\\Forêt\\x.jpg": ("", "Été à Nîmes"),
+    "猫/写真.jpg": ("", "猫"),
+    "空sky/x.jpg": ("", "空sky"),
+    "photos/фото 2024/x y.jpg": ("", "фото 2024"),
+    "train/🐈/x.jpg": ("", ""),  # without a letter it says nothing here
+    "two\nlines/x.jpg": ("", "two\nlines"),
+    "x" * 5000 + "/x.jpg": ("", "x" * 5000),
+}
+
+
+@pytest.mark.parametrize("path, expected", PATHS.items(), ids=[repr(path[:40]) for path in PATHS])
+def test_other_paths(path, expected):
+    assert scene_of(path) == expected
+    if path and "\\" not in path:
+        assert scene_of(Path(path)) == expected
+
+
+# ------------------------------------------------------------------------------------------------ prepared photos
+
+
+def photos_of(rows):
+    """As much of a `data.Prepared` as is asked for, with the manifest's rows (source, split)."""
+    manifest = pd.DataFrame(rows, columns=["source", "split"])
+    return SimpleNamespace(manifest=manifest, kept=manifest[manifest.split != ""])
+
+
+def test_groups_are_in_the_order_of_the_files():
+    photos = photos_of(
+        [
+            ("val/n09193705/x.JPEG", "test"),
+            ("k/kitchen/2.jpg", "train"),
+            ("broken.jpg", ""),
+            ("n02085620_1.JPEG", "test"),
+            ("val_256/Places365_val_00000001.jpg", "test"),
+        ]
+    )
+    assert scenes.groups(photos, "test") == ["scenery", "animals: dogs", ""]
+    assert scenes.groups(photos, "train") == ["indoor"]
+    assert scenes.groups(photos, "val") == []
+    classes = {"Places365_val_00000001.jpg": "/s/sky", "2.jpg": "/b/barn", "other.jpg": "/s/street"}
+    assert scenes.groups(photos, "test", classes) == ["scenery", "animals: dogs", "outdoor, natural"]
+    assert scenes.groups(photos, "train", classes) == ["outdoor, natural"]
+
+
+def test_groups_of_a_real_prepared_set(prepared):
+    assert scenes.groups(prepared, "test") == [""] * 3
+    classes = {file.rsplit("/", 1)[-1]: "/k/kitchen" for file in prepared.kept.source if "coffee" in file}
+    expected = ["indoor" if "coffee" in file else "" for file in prepared.kept.source[prepared.kept.split == "train"]]
+    assert scenes.groups(prepared, "train", classes) == expected
+    assert len(expected) == len(prepared.files("train")) and "indoor" in expected
+
+
+# -------------------------------------------------------------------------------------- Places365's validation list
+
+NAMES = ["/a/airfield", "/a/apartment_building/outdoor", "/k/kitchen", "/s/sky"]
+LISTS = {
+    "categories_places365.txt": "".join(f"{name} {i}\n" for i, name in enumerate(NAMES)).encode(),
+    "places365_val.txt": b"Places365_val_00000001.jpg 3\nPlaces365_val_00000002.jpg 1\nPlaces365_val_00000003.jpg 3\n",
+    "places365_train_standard.txt": b"/a/airfield/00000001.jpg 0\n",
+}
+TAR = pack(".tar", LISTS)
+CLASSES = {
+    "Places365_val_00000001.jpg": "/s/sky",
+    "Places365_val_00000002.jpg": "/a/apartment_building/outdoor",
+    "Places365_val_00000003.jpg": "/s/sky",
+}
+URL = "http://data.csail.mit.edu/places/places365/filelist_places365-standard.tar"
+
+
+def md5(body):
+    return f"md5:{hashlib.md5(body).hexdigest()}"
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setattr(downloads, "_PAUSE", 0)
+    monkeypatch.setattr(scenes, "_LISTS", [replace(file, checksum=md5(LISTS[file.name])) for file in scenes._LISTS])
+    monkeypatch.setattr(scenes, "_ARCHIVE", replace(scenes._ARCHIVE, checksum=md5(TAR)))
+    with Site() as site, site.redirected(monkeypatch):
+        site.put(URL, TAR)
+        yield site
+
+
+def test_lists_are_those_that_torchvision_knows():
+    known = {*Places365._DEVKIT_META.values(), Places365._CATEGORIES_META, *Places365._FILE_LIST_META.values()}
+    for file in (*scenes._LISTS, scenes._ARCHIVE):
+        assert (file.name, file.checksum.removeprefix("md5:")) in known
+    assert scenes._ARCHIVE.urls == (f"{Places365._BASE_URL}{scenes._ARCHIVE.name}",)
+
+
+def test_list_is_fetched_once_and_little_of_it_kept(site, tmp_path):
+    root = tmp_path / "data"
+    assert scenes.places_val_classes(root) == CLASSES
+    assert tree(root).keys() == {"downloads/categories_places365.txt", "downloads/places365_val.txt"}
+    assert scenes.places_val_classes(str(root)) == CLASSES
+    assert len(site.log) == 1
+    photos = photos_of([(f"val_256/{name}", "test") for name in CLASSES])
+    found = scenes.groups(photos, "test", scenes.places_val_classes(root))
+    assert found == ["outdoor, natural", "outdoor, built", "outdoor, natural"]
+
+
+def test_broken_connection_is_gone_on_with(site, tmp_path):
+    site.put(URL, Answer(TAR, cut=3000), TAR)
+    assert scenes.places_val_classes(tmp_path) == CLASSES
+    assert site.log[-1].start == 3000
+
+
+@pytest.mark.parametrize("names", [[URL.split("/")[-1]], list(LISTS)[:2]], ids=["archive", "lists"])
+def test_what_was_put_there_by_hand_is_used_and_stays(names, site, tmp_path):
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    for name in names:
+        (drive / name).write_bytes(LISTS.get(name, TAR))
+    before = tree(drive)
+    assert scenes.places_val_classes(tmp_path / "data", [str(drive)]) == CLASSES
+    assert tree(drive) == before and site.log == []
+
+
+def test_no_network_is_a_connection_error_and_harms_nothing(site, tmp_path):
+    site.put(URL, Answer(b"gone", 404))
+    with pytest.raises(ConnectionError, match="404"):
+        scenes.places_val_classes(tmp_path)
+    site.put(URL, b"<!DOCTYPE html><html>Please log in</html>")
+    with pytest.raises(ConnectionError, match="web page"):
+        scenes.places_val_classes(tmp_path)
+    site.put(URL, TAR)
+    assert scenes.places_val_classes(tmp_path) == CLASSES
+
+
+def test_damaged_list_is_replaced(site, tmp_path):
+    scenes.places_val_classes(tmp_path)
+    (tmp_path / "downloads/places365_val.txt").write_bytes(b"Places365_val_0000")
+    assert scenes.places_val_classes(tmp_path) == CLASSES
+    assert len(site.log) == 2
