@@ -123,7 +123,28 @@ def load(folder, name):
         raise FileNotFoundError(
             f"{folder}: holds no whole checkpoint {name!r}{why}; train first, or choose another run."
         )
-    return torch.load(Path(folder) / facts["file"], map_location="cpu", weights_only=True), facts
+    return state(folder, facts), facts
+
+
+def state(folder, facts):
+    """The tensors that belong to a manifest, on the CPU."""
+    return torch.load(Path(folder) / facts["file"], map_location="cpu", weights_only=True)
+
+
+def of_file(path):
+    """The manifest of one checkpoint's file, which lies beside it.
+
+    Raises:
+        ValueError: if it is missing, or the file is not what it says.
+    """
+    try:
+        facts = json.loads(path.with_suffix(".json").read_bytes())
+        fault = _fault(path.parent, facts)
+    except (OSError, ValueError, KeyError, TypeError):
+        fault = f"{path.with_suffix('.json').name}, the manifest that belongs beside it, cannot be read"
+    if fault:
+        raise ValueError(f"{path}: {fault}; copy both files again.")
+    return facts
 
 
 def copy(source, target, name):

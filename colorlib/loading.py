@@ -24,8 +24,10 @@ class Photos(Dataset):
         files: their paths.
         size: side of the square in pixels.
         resize: "squash" to the square, or scale the short side to it and "crop" the centre.
-        flip, seed: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone.
-        crop: side of the square to cut out, at a place that depends on them too; None for the whole.
+        flip, seed: mirror each photo with probability 1/2, by a coin that depends on (seed, epoch, index) alone; with a
+            seed of None nothing is random.
+        crop: side of the square to cut out, at a place that depends on them too, or with a seed of None from the
+            middle; None for the whole.
         pack: what `pack` made of the same files, size and resize; without it, every photo is decoded every time.
     """
 
@@ -49,9 +51,11 @@ class Photos(Dataset):
         batch = np.empty((len(keys), 3, self.crop, self.crop), dtype=np.uint8)
         for place, (epoch, index) in zip(batch, keys):
             rgb = _opened(self.pack)[index] if self.pack else self._read(index)
-            rng = np.random.default_rng((self.seed, epoch, index))
-            mirrored = self.flip and rng.random() < 0.5
-            top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
+            mirrored, top, left = False, *2 * [(self.size - self.crop) // 2]
+            if self.seed is not None:
+                rng = np.random.default_rng((self.seed, epoch, index))
+                mirrored = self.flip and rng.random() < 0.5
+                top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
             rgb = rgb[:, top : top + self.crop, left : left + self.crop]
             place[:] = rgb[:, :, ::-1] if mirrored else rgb
         return torch.from_numpy(batch)
@@ -162,11 +166,15 @@ def loader(photo_set, batch_list, workers=0):
         photo_set,
         batch_sampler=batch_list,
         num_workers=workers,
-        collate_fn=torch.as_tensor,  # a batch it is already
+        collate_fn=_as_it_is,  # a batch it is already
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_keep_quiet,
         generator=torch.Generator().manual_seed(0),  # it only seeds workers; leaves the global stream alone
     )
+
+
+def _as_it_is(batch):
+    return batch
 
 
 def _keep_quiet(_):

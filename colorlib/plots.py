@@ -6,11 +6,15 @@ import math
 import time
 
 import numpy as np
+import pandas as pd
 import torch
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from colorlib import color, runtime
+from colorlib.metrics import FLOORS
 
 FLOOR_STYLE = {"grey": ("all grey", ":"), "train_mean": ("mean colour", "--"), "oracle": ("own mean (oracle)", "-.")}
 
@@ -45,7 +49,8 @@ def show_table(frame):
     if runtime.in_notebook():
         from IPython.display import display
 
-        display(frame)
+        with pd.option_context("display.max_colwidth", None):
+            display(frame)
     else:
         print(frame.to_string())
 
@@ -238,3 +243,116 @@ def draw_floors(ax, floors):
         label, style = FLOOR_STYLE[name]
         ax.axhline(mse, color="0.4", linestyle=style, linewidth=1)
         ax.annotate(label, (1, mse), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8)
+
+
+def error_map(coloured, truth, most=60):
+    """Where the colour is wrong: uint8 `(H, W, 3)`, from black (right) to yellow (off by `most` or more, in `ab`).
+
+    Args:
+        coloured, truth: uint8 `(H, W, 3)`.
+    """
+    distance = torch.linalg.vector_norm(color.photo_to_lab(coloured)[1] - color.photo_to_lab(truth)[1], dim=1)[0]
+    return (colormaps["inferno"](distance.clamp(max=most).numpy() / most)[..., :3] * 255).round().astype(np.uint8)
+
+
+def beside_floors(table):
+    """Published errors as bars, with the floors on photos like theirs as lines across.
+
+    Args:
+        table: by data set, with a column that begins with "published by", and the floors' by their labels.
+    """
+    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    ax, place = figure.subplots(), np.arange(len(table))
+    name = next(column for column in table if column.startswith("published by"))
+    ax.bar(place, table[name], 0.5, color="tab:blue", label=name)
+    for floor, colour in zip(FLOORS.values(), ("0.1", "tab:orange", "tab:green")):
+        ax.hlines(table[floor], place - 0.35, place + 0.35, color=colour, linewidth=2, label=floor)
+    ax.set(xticks=place, xticklabels=table.index, ylabel="MSE on ab_unit")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.margins(y=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def intervals(tables, column, reference=None, label=None):
+    """A column of tables with its 95 % intervals, a line for each row.
+
+    Args:
+        tables: `{title: table}`, side by side, with `COLUMN`, `COLUMN from` and `COLUMN to`.
+        reference: where to draw a line of comparison.
+        label: of the axis, instead of the column's name.
+    """
+    rows = max(map(len, tables.values()))
+    figure = Figure(figsize=(2.2 + 3.4 * len(tables), 1.1 + 0.26 * rows), layout="constrained")
+    for ax, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items()):
+        value, low, high = (table[f"{column}{end}"].astype(float) for end in ("", " from", " to"))
+        place = np.arange(len(table))
+        ax.errorbar(value, place, xerr=[(value - low).fillna(0), (high - value).fillna(0)], fmt="o", ms=4, capsize=2)
+        if reference is not None:
+            ax.axvline(reference, color="0.6", linestyle="--", linewidth=1)
+        ax.set(
+            yticks=place, yticklabels=table.index, ylim=(len(table) - 0.5, -0.5), title=title, xlabel=label or column
+        )
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def hue_wheel(table, columns=("share of pixels", "of all grey", "chroma of the truth's"), width=15):
+    """Columns of a table by sectors of the hue angle, as wheels in the colours that they are about.
+
+    Args:
+        table: by the sectors' first degree, as text; what `failures.table_of` made of the "wheel".
+        width: of the sectors, in degrees.
+    """
+    start = table.index.astype(float).to_numpy()
+    middle = np.deg2rad(start + width / 2)
+    ab = torch.from_numpy(45 * np.stack([np.cos(middle), np.sin(middle)])).float().view(1, 2, 1, -1)
+    colours = color.lab_to_rgb(torch.full_like(ab[:, :1], 65), ab)[0, :, 0].T.numpy() / 255
+    figure = Figure(figsize=(3.6 * len(columns), 3.8), layout="constrained")
+    for ax, column in zip(figure.subplots(1, len(columns), subplot_kw={"projection": "polar"}), columns):
+        ax.bar(middle, table[column], np.deg2rad(width), color=colours, edgecolor="white", linewidth=0.5)
+        if column in ("of all grey", "chroma of the truth's"):  # ratios: 1 is as good as grey, as strong as the truth
+            ax.plot(np.linspace(0, 2 * np.pi, 200), np.ones(200), color="0.3", linestyle="--", linewidth=1)
+        ax.set(title=column, xticks=np.deg2rad([0, 90, 180, 270]), xticklabels=["+a", "+b", "-a", "-b"])
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        ax.tick_params(labelsize=8)
+    return figure
+
+
+def saturation(tables):
+    """Predicted against true chroma, with the diagonal that a perfect network would follow.
+
+    Args:
+        tables: `{name: (true, predicted, from, to)}`, mean chroma by class of true chroma.
+    """
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    ax, most = figure.subplots(), 0
+    for name, (true, predicted, low, high) in tables.items():
+        ax.plot(true, predicted, "o-", ms=4, label=name)
+        ax.fill_between(true, low, high, alpha=0.2)
+        most = max(most, *true)
+    ax.plot([0, most], [0, most], color="0.6", linestyle="--", linewidth=1, label="the truth")
+    ax.set(xlabel="true chroma", ylabel="predicted chroma")
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def swatches(rows, columns, side=0.62):
+    """Flat colours in a table.
+
+    Args:
+        rows: `{label: (L, ab)}`, float `(n,)` and `(n, 2)`.
+        columns: n titles.
+    """
+    labels, pictures = list(rows), []
+    for L, ab in rows.values():
+        L, ab = torch.as_tensor(L).float().view(1, 1, 1, -1), torch.as_tensor(ab).float().T[None, :, None]
+        pictures.append(color.lab_to_rgb(L, ab)[0].permute(1, 2, 0).numpy())
+    figure = Figure(figsize=(3.2 + side * len(columns), 0.5 + side * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    ax.imshow(np.concatenate(pictures), aspect="equal")
+    ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(labels)), yticklabels=labels)
+    ax.tick_params(length=0, labelsize=9, top=True, labeltop=True, bottom=False, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    return figure

@@ -19,9 +19,10 @@ N_STRIP = 6  # validation photos that are coloured after every epoch, to see the
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that `training.fit` filled."""
+    """A folder that `training.fit` filled; with `weights`, the name of a checkpoint's file in it, that one alone."""
 
     dir: Path
+    weights: str = ""
 
     @cached_property
     def facts(self):
@@ -29,7 +30,7 @@ class Run:
         return self._manifest("best")
 
     def _manifest(self, name):
-        facts = checkpoints.newest(self.dir, name)[0]
+        facts = checkpoints.of_file(self.dir / self.weights) if self.weights else checkpoints.newest(self.dir, name)[0]
         if facts is None:
             raise FileNotFoundError(
                 f"{self.dir}: holds no trained model; train at least one epoch in 02_train, or choose another run."
@@ -62,9 +63,9 @@ class Run:
 
     def model(self):
         """The best model, in evaluation mode, on this machine's device."""
-        state, facts = checkpoints.load(self.dir, "best")
+        facts = self._manifest("best")
         model = models.build(facts["recipe"]["model"])
-        model.load_state_dict(state["model"])
+        model.load_state_dict(checkpoints.state(self.dir, facts)["model"])
         return model.eval().to(runtime.device())
 
     def __str__(self):
@@ -73,6 +74,20 @@ class Run:
             f"{self.dir.name}: {best['recipe']['name']}, best after epoch {best['epoch']} with a validation MSE of "
             f"{best['val_mse']:.5f}; encoder's starting weights: {best['encoder_weights']}"
         )
+
+
+def open_run(path):
+    """The `Run` at a path: a run's folder, or the file of its weights (`best-….pt`), with its manifest beside it.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return Run(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no run's folder and no weights file; check the path.")
+    return Run(path.parent, path.name)
 
 
 class Strip:
@@ -149,11 +164,19 @@ def _refuse_another(folder, found, facts):
         raise ValueError(f"{folder} holds another run ({told}): give this one another name, or delete that one.")
 
 
-def newest_run(root, mirror=None):
-    """The most recently trained `Run` below a folder of runs, else below its mirror, else None."""
-    for folder in (root, mirror):
-        found = {p.parent: p.stat().st_mtime for p in sorted(Path(folder).glob("*/best-*.json"))} if folder else {}
+def all_runs(root, mirror=None, pattern="*"):
+    """Every trained `Run` in a folder of runs and then in its mirror, the most recently trained first: an iterator.
+
+    Args:
+        pattern: of the runs' folders below it: "*/*" for those of comparisons.
+    """
+    for folder in filter(None, (root, mirror)):
+        found = {p.parent: p.stat().st_mtime for p in sorted(Path(folder).glob(f"{pattern}/best-*.json"))}
         for run_dir in sorted(found, key=found.get, reverse=True):
             if checkpoints.newest(run_dir, "best")[0]:
-                return Run(run_dir)
-    return None
+                yield Run(run_dir)
+
+
+def newest_run(root, mirror=None):
+    """The most recently trained `Run` below a folder of runs, else below its mirror, else None."""
+    return next(all_runs(root, mirror), None)

@@ -83,6 +83,7 @@ class Preset:
     hours: float | None = None  # stop training cleanly after so long
     compare: tuple = ("beta", "zhang", "unet18")  # recipes that 02_train compares
     compare_seconds: float = 10  # training time of each
+    released: bool = False  # whether 03_evaluate fetches Zhang's released network, of 129 MB, to compare with
 
 
 PRESETS = {
@@ -94,6 +95,7 @@ PRESETS = {
         hours=11,
         compare=("resnet34", "resnet34_deep", "beta", "fusion", "zhang", "unet34"),
         compare_seconds=600,
+        released=True,
     ),
     # Small crops, small batches, every photo in every epoch, about a minute on two cores. Without worker
     # processes: a plain script cannot start them where Python spawns instead of forking.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from colorlib import checkpoints, distributed, evaluation, losses, recipes, runtime
+from colorlib import checkpoints, distributed, evaluation, losses, metrics, recipes, runtime
 from colorlib.data import ready, ready_again
 from colorlib.loading import Batches, Photos, draw_subset, loader, mean_ab, pack
 from colorlib.runs import Run, Strip, newest_run, restore
@@ -217,7 +217,7 @@ class _Job:
         row |= {"val_loss": float(rows.loss.mean()), "val_mse": float(rows.mse.mean()), "lr": trainer.lr}
         if not math.isfinite(row["val_loss"]):  # the last step can break what no later one tells
             raise FloatingPointError(self.not_a_number(trainer.step_number, trainer.lr))
-        self.facts["floors"] = {name: float(rows[name].mean()) for name in evaluation.FLOORS}
+        self.facts["floors"] = {name: float(rows[f"mse_{name}"].mean()) for name in metrics.FLOORS}
         row["seconds"] = self.timing["seconds"] + time.perf_counter() - begin
         row["waiting"] = self.timing["waiting"] / max(self.timing["seconds"], 1e-9)
         self.history.append(row)

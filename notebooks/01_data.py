@@ -72,7 +72,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from colorlib import color, data, evaluation, loading, losses, photos, plots, runtime
+from colorlib import color, data, loading, losses, metrics, photos, plots, runtime
 
 # %% [markdown]
 # - `dataset`: `sample` (five everyday scenes that come with scikit-image, no download); or one of the sets that the
@@ -210,7 +210,7 @@ for rgb in loading.loader(val_set, loading.Batches(range(len(val_set)), 64)):
     own = ab.mean(dim=(2, 3), keepdim=True)
     guesses = [torch.zeros_like(ab), mean.expand_as(ab), own.expand_as(ab)]
     floors.append(torch.stack([losses.mse_per_photo(guess, ab) for guess in guesses], dim=1))
-floors = pd.DataFrame(torch.cat(floors).numpy(), columns=list(evaluation.FLOORS.values()))
+floors = pd.DataFrame(torch.cat(floors).numpy(), columns=list(metrics.FLOORS.values()))
 plots.show_table(floors.mean().to_frame("MSE on ab_unit, validation photos").round(5))
 
 # %% [markdown]

@@ -18,17 +18,19 @@
 # # 03 · Evaluate it
 # *In Colab: upload this notebook, put the project's folder into your Drive as `colorization`, tick `use_drive`.*
 #
-# How good is the network, on photos that it has never seen, and compared with what?
+# How good is the network, on photos that it has never seen, compared with what, and where does it fail?
 #
 # **What you will do**
-# - measure the error on test photos, beside the floors, with an interval;
-# - fill in the table of document 000, for the data sets that you have;
-# - look at the best, the middle and the worst results.
+# - measure each photo in several ways, beside the floors, and put intervals around the means;
+# - fill in the tables of documents 000 and 001, for the data sets that you have;
+# - test what the documents say about failures: by kind of scene, by colour, by saturation, by detail;
+# - look at the best, the middle and the worst results, with maps of the errors.
 #
 # **What you will learn:** how to read a published error, and why the photos behind it matter more than its digits.
 #
 # **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
-# A GPU helps with large test sets only; the time on a T4 has not been measured. It leaves tables in the runs folder.
+# A GPU helps with large test sets only; the time on a T4 has not been measured. It leaves tables and the numbers of
+# each photo in `runs/evaluation/`, and in Drive with `use_drive`.
 
 # %% [markdown]
 # ## Set up
@@ -67,143 +69,352 @@ print(f"Using the project in {root}")
 # Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
 
 # %%
-import pandas as pd
+import shutil
 
-from colorlib import data, evaluation, loading, photos, plots, recipes, runtime, training
+import torch
+
+from colorlib import color, evaluation, failures, loading, losses, metrics, photos, plots, recipes
+from colorlib import runs, runtime, scenes, tables, training
 from colorlib.colorize import colorize
 
 # %% [markdown]
-# The three fields name folders with photos of the data sets that document 000 was tested on, or folders of other
-# photos like them. An empty field leaves its row without a figure of ours; nothing is downloaded. At most `max_photos`
-# of each folder are used, drawn at random; document 000 used 10,000 of ImageNet.
+# The last four fields take data sets by name, or folders with photos of them or like them: `cvpr09` and `celeba` fetch
+# their official test parts, `imagenet` and `places365` mean the test photos that `01_data` set aside. An empty field
+# leaves its lines without figures of ours. At most `max_photos` of each are used, drawn at random (document 000 used
+# 10,000 of ImageNet), and for the slower measures at most `picture_photos` of these. With `every_recipe` the newest run
+# of each recipe is measured that was trained on the same photos; `released_network` adds Zhang's own, a download of
+# 129 MB.
 
 # %%
+every_recipe = False  # @param {type: "boolean"}
+released_network = "auto"  # @param ["auto", "yes", "no"]
 imagenet_photos = ""  # @param {type: "string"}
 cvpr09_photos = ""  # @param {type: "string"}
 celeba_photos = ""  # @param {type: "string"}
+places365_photos = ""  # @param {type: "string"}
 max_photos = 10000  # @param {type: "integer"}
+picture_photos = 1000  # @param {type: "integer"}
 
 print(runtime.describe())
 run, prepared = training.newest_or_sample(mirror)
-model, recipe, workers = run.model(), run.recipe, runtime.preset().workers
+recipe, workers = run.recipe, runtime.preset().workers
 
 # %% [markdown]
-# ## Measure the error, photo by photo
-# The error of each photo is kept, not only the mean, because the question is always "which photos?". The interval
-# tells how much the mean would move with other photos of the same kind: it is found by drawing the photos anew, with
-# replacement, 2,000 times. (Places205 has no test photos in its published split: then only validation is measured.)
+# The networks to measure.
+
+# %%
+chosen = {recipe.name: run}
+for other in runs.all_runs(runtime.runs_dir(), mirror and mirror / "runs") if every_recipe else ():
+    if other.facts["data"]["fingerprint"] == run.facts["data"]["fingerprint"]:
+        chosen.setdefault(other.recipe.name, other)
+networks = {name: evaluation.Predictor.of(each) for name, each in chosen.items()}
+mine, mean = networks[recipe.name], run.facts["train_mean"]
+if {"yes": True, "no": False}.get(released_network, runtime.preset().released):
+    released = evaluation.Predictor.eccv16(mean, cache=mirror and mirror / "data")
+    networks[released.name if released else evaluation.NO_ECCV16] = released
+print("To be measured:", ", ".join(networks))
+
+# %% [markdown]
+# ## Measure, photo by photo
+# The numbers of each photo are kept, not only their means, because the question is always "which photos?". They go
+# into a file as they are found: stopped, this cell goes on where it was. A photo that cannot be read is a row with its
+# reason. (Places205 has no test photos in its published split: then only validation is measured.)
 
 
 # %%
-def measure(files):
-    photo_set = loading.Photos(files, recipe.size, recipe.resize)
-    return evaluation.evaluate(model, photo_set, run.facts["train_mean"], workers=workers)
+out, kept = (root and root / "evaluation" / run.dir.name for root in (runtime.runs_dir(), mirror))
+if kept and kept.is_dir():  # what an earlier session measured
+    shutil.copytree(kept, out, dirs_exist_ok=True)
 
 
-splits = {"val": "validation", "test": "test"}
-errors = {
-    name: measure(prepared.files(split)) for split, name in splits.items() if prepared.files(split)
-}
-for split, rows in errors.items():
-    rows.to_csv(runtime.writable(run.dir) / f"{split}_errors.csv", index=False)
-    print(f"{len(rows)} {split} photos; all their errors are in {run.dir / f'{split}_errors.csv'}")
-    plots.show_table(rows.describe().loc[["mean", "min", "50%", "max"]].round(5))
+def measure(files, name):
+    """For each network a row per photo, also in a file."""
+    how = {"size": recipe.size, "resize": recipe.resize, "part": picture_photos, "workers": workers}
+    rows = {}
+    for label, network in networks.items():
+        path = out / f"{name}-{tables.slug(label)}.csv"
+        rows[label] = network and evaluation.measure(network, files, path, **how)
+    print(f"{name}: {tables.counted(rows)}")
+    return rows
+
+
+# %% [markdown]
+# What is known of one photo, here the first validation photo: the error on the scale of all published figures (`mse`, on
+# `ab_unit`), the same in plain `ab` units (`mse_ab`, `rmse_ab`), and the errors of answers that need no network: all
+# grey, the training photos' mean colour, and an oracle's, the photo's own mean. `explained` is the share of the way from
+# the training photos' mean to 0. `chroma` is how far the colours are from grey. The rest is about the picture put
+# together: the difference as people see it (CIEDE2000), PSNR and SSIM, and how colourful it looks.
+
+# %%
+files = {part: prepared.files(part) for part in ("val", "test") if prepared.files(part)}
+measured = {part: measure(files[part], part) for part in files}
+first = measured["val"][recipe.name].iloc[:1]
+plots.show_table(first[["file", "fault", *evaluation.COLUMNS]].T)
 
 # %% [markdown]
 # ## Set it beside the floors
-# First the validation photos, then the test photos. `of the mean-colour floor` is the ratio that matters: below 1 the
-# network knows something about colour, at 1 it knows nothing, above 1 its guesses do harm. The sample's crops overlap
-# and come from few scenes, so for them the intervals are narrower than they should be.
+# Means over photos. The bracket behind each tells how far it would move with other photos of the same kind: the photos
+# are drawn anew 2,000 times, with replacement, and 95 % of the means lie in it. `explained` is the line that matters:
+# above 0 the network knows something about colour, below 0 its guesses do harm. The sample's crops overlap and come from
+# few scenes, so for them the brackets are narrower than they should be.
 
 # %%
-name = f"{recipe.name} (starting weights: {run.facts['encoder_weights']})"
-tables = {split: evaluation.table(rows, name) for split, rows in errors.items()}
-for split, table in tables.items():
-    table.to_csv(run.dir / f"table_{split}.csv")
-    print(f"{prepared.name}, {split} photos")
-    plots.show_table(evaluation.style(table))
+for part, rows in measured.items():
+    table = tables.table(rows)
+    tables.save(table, out / f"table-{part}")
+    print(f"{prepared.name}, {part}")
+    plots.show_table(tables.readable(table).T)
 
 # %% [markdown]
-# In words:
+# Look at the line of all grey: many a measure is kind to it. Most of a picture is its lightness, which is given, so that
+# SSIM and PSNR are high whatever the colour; and a dull answer is never far from anything. That is why a number without
+# its floors says so little. In words, with the difference to the mean colour photo by photo, which is known better than
+# the two means are:
 
 # %%
-for split, table in tables.items():
-    ratio = table["of the mean-colour floor"].iloc[-1]
-    grey = table.MSE.iloc[-1] / table.MSE.iloc[0]
-    verdict = "better" if ratio < 1 else "WORSE"
-    print(f"{split}: {verdict} than the mean colour, with {ratio:.2f} of its error,")
-    print(f"and with {grey:.2f} of the error of all grey.")
+for part, rows in measured.items():
+    ours = rows[recipe.name]
+    floor = ours.assign(mse=ours.mse_train_mean)
+    gap = tables.difference(ours, floor)
+    verdict = "BETTER" if gap["to"] < 0 else "WORSE" if gap["from"] > 0 else "not clearly different"
+    print(f"{part}: {verdict} than the mean colour; the MSE differs by {gap.difference:+.5f}")
+    print(
+        f"({gap['from']:+.5f} to {gap['to']:+.5f}), and is lower on {gap['first lower']:.0%} of the photos."
+    )
 
 # %% [markdown]
 # With the sample, expect a gap. Its validation photos are parts of the scenes that the network was trained on; its test
 # photos are a cat and a rocket at night, and nothing in three scenes tells what colour those are. The training photos'
 # mean colour does not help there either. More photos of more kinds are the cure: choose `places365` in `01_data`.
-
-# %% [markdown]
-# ## Fill in the published table
-# Document 000 reports one number for each of three data sets. It does not say which photos they were, nor how well a
-# trivial answer does on them. Published figures are labelled as published. Ours stand beside them only where you gave
-# photos, with the floors on those same photos. Grey photos are kept here, since the document kept them, and each is
-# measured at the side in pixels that the network was trained on (224 in the document).
-
-# %%
-folders = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}
-measured = {}
-for name, folder in folders.items():
-    if folder:
-        store = mirror and mirror / "data"
-        tested = data.ready(folder, store, val=0, test=1, keep_grey=True, limit=max_photos)
-        measured[name] = measure(tested.files("test"))
-        measured[name].to_csv(run.dir / f"errors_{name}.csv", index=False)
-print("Measured:", ", ".join(measured) or "nothing, no folder was given")
-
-# %% [markdown]
-# And the table:
+#
+# ## Fill in the published tables
+# Document 000 reports one number for each of three data sets, document 001 one for each of three networks. Published
+# figures are labelled as published, with what is unknown about them. Ours stand beside them only where you gave photos,
+# with the floors on those same photos. They are measured at the side in pixels that the network was trained on (224 in
+# document 000).
 
 # %%
-published = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'")
-lines = published.set_index("data")[["published"]].add_suffix(" by document 000")
-columns = ["ours", "from", "to", *evaluation.FLOORS.values()]
-ours = pd.DataFrame(index=lines.index, columns=columns, dtype=float)
-for name, rows in measured.items():
-    floors = [rows[floor].mean() for floor in evaluation.FLOORS]
-    ours.loc[name] = [rows.mse.mean(), *evaluation.interval(rows.mse), *floors]
-comparison = lines.join(ours)
-comparison["photos"] = [len(measured.get(name, [])) for name in comparison.index]
-comparison["side"] = recipe.size
-comparison.to_csv(run.dir / "table_published.csv")
-shown = comparison.round(5).astype(object)
-plots.show_table(shown.fillna({"ours": "no photos given"}).fillna(""))
+sources = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}
+sources["Places365"] = places365_photos
+given = {}
+for name, source in sources.items():
+    try:
+        if source:
+            tested = evaluation.held_out(source, mirror and mirror / "data", max_photos)
+            given[name] = measure(tested, name)
+    except (OSError, ValueError) as error:
+        print(f"{name} is left out: {error}")
+print("Measured:", ", ".join(given) or "nothing, no photos were given")
 
 # %% [markdown]
-# ## Look at the best, the middle and the worst
-# The photos are chosen by their error alone, never by hand. First the validation photos, where the sample's network
-# does well, then the test photos.
+# The two tables:
+
+# %%
+known = {(label, name): rows for name in given for label, rows in given[name].items()}
+known = {key: rows for key, rows in known.items() if rows is not None}
+for source in ("document 000", "document 001"):
+    table = tables.beside_published(source, known)
+    tables.save(table, out / f"table-{tables.slug(source)}")
+    plots.show_table(tables.readable(table))
+
+# %% [markdown]
+# ## What nobody noticed
+# Document 000 gives 0.0058 on CelebA and 0.0047 on CVPR09, and says that its network does poorly with people and
+# indoors. How poorly? Here are the floors on photos like those of the three data sets. They are not the document's
+# photos, which it does not name; they are ours, measured as the README says.
+
+# %%
+stated = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'").set_index("data")
+like = recipes.LIKE_000.rename(columns=metrics.FLOORS)
+like.insert(1, "published by document 000", stated.published)
+grey, flat = like[metrics.FLOORS["grey"]], like[metrics.FLOORS["train_mean"]]
+like["published, of all grey"] = (stated.published / grey).round(2)
+like["published, of the mean colour"] = (stated.published / flat).round(2)
+plots.show_table(like)
+plots.show(
+    plots.beside_floors(like), "03_floors", "Published errors of document 000 beside the floors"
+)
+
+# %% [markdown]
+# If its faces were like these, **a network with an error of 0.0058 is worse than leaving them grey**, which costs 0.0038;
+# and so is one with 0.0047 indoors, where grey costs 0.0042. On photos like ImageNet's its 0.0027 is 0.76 of the mean
+# colour's error: that network did learn something. Without the floors, the three numbers look like three grades of good.
+# (Other explanations are possible: other photos, or another scale. With the floors printed, there would be no doubt.)
+#
+# Document 001 also graded its results by eye. It gives no count, but three percentages with two decimals each say a lot:
+
+# %%
+graded = recipes.PUBLISHED[recipes.PUBLISHED.measure.str.startswith("graded")]
+graded = graded.set_index("measure").published.rename_axis("kind")
+n = next(n for n in range(1, 10_000) if ((graded * n).round() / n).round(4).equals(graded))
+counts = (graded * n).round().astype(int).to_dict()
+print(
+    f"The smallest number of photos that gives these percentages is {n} (inferred, not published)."
+)
+plots.show_table(tables.readable(tables.shares(counts)))
+
+# %% [markdown]
+# So "around 82 % with an acceptable quality" is 139 of 170 photos, if there were so few, judged by the network's authors.
+#
+# ## Where it fails: by kind of scene
+# Document 000: "performs well with animals and scenery but poorly with people and in-door scenes". Groups come from the
+# folders' names, for ImageNet, Places, CVPR09 and CelebA in coarse kinds; else each folder, or each series of files, is
+# one. A group's own floor counts: an error may be low because there is little colour to miss.
+
+# %%
+classes = {}
+if prepared.name in ("places365", "places365-large"):  # their paths do not tell the kind of scene
+    try:
+        classes = scenes.places_val_classes(runtime.data_dir(), [mirror / "data"] if mirror else [])
+    except OSError as error:
+        print(f"Without the official list of classes: {error}")
+groups = {part: scenes.groups(prepared, part, classes) for part in files}
+everything = {f"{prepared.name}, {part}": (measured[part], groups[part]) for part in files}
+for name, rows in given.items():
+    everything[name] = rows, [scenes.scene_of(file)[1] or name for file in rows[recipe.name].file]
+by_scene = {name: tables.by_group(rows[recipe.name], of) for name, (rows, of) in everything.items()}
+
+# %% [markdown]
+# The best first, by the share of the mean colour's error that the network does away with:
+
+# %%
+for name, table in by_scene.items():
+    tables.save(table, out / f"scenes-{tables.slug(name)}")
+    print(name)
+    plots.show_table(tables.readable(table))
+figure = plots.intervals(by_scene, "explained", reference=0)
+plots.show(figure, "03_scenes", "Share of the mean colour's error explained, by kind of scene")
+
+# %% [markdown]
+# ## By colour
+# Document 001: good "at predicting green and blue", not good "at predicting yellow and red", because there are fewer of
+# these to learn from. So the pixels of validation photos are sorted by their true hue. Beware of the floor here: the training photos' mean
+# colour is a warm one, so that it is a hard rival where the truth is yellow and an easy one where it is blue. All grey
+# takes no side: below 1, `of all grey` says that a network's guess helps with that hue.
+
+# %%
+looked_at = loading.evenly(files["val"], min(len(files["val"]), 2000))
+how = {"size": recipe.size, "resize": recipe.resize, "workers": workers}
+sums = failures.by_pixel(mine, looked_at, **how)
+by = {way: failures.table_of(part) for way, part in sums.items()}
+for way, table in by.items():
+    tables.save(table, out / f"pixels-{way}")
+plots.show_table(tables.readable(by["hue"]))
+plots.show(
+    plots.hue_wheel(by["wheel"]), "03_hues", "Share, error and colour strength by the true hue"
+)
+
+# %% [markdown]
+# The dashed circle is 1: as wrong as grey, and as strong as the truth. Near grey (in most sets nearly half of the
+# pixels) nearly any colour is too much, and a network that never dares to paint is best.
+#
+# ## By saturation, and why it is brown
+# How strong are the guesses where the truth is strong? On the dashed line they would be as strong as the truth.
+
+# %%
+sums_of = {recipe.name: sums["chroma"]}
+for label, network in networks.items():
+    if network and label != recipe.name:
+        sums_of[label] = failures.by_pixel(network, looked_at, **how)["chroma"]
+plots.show_table(tables.readable(by["chroma"]))
+figure = plots.saturation({name: failures.strength(part) for name, part in sums_of.items()})
+plots.show(figure, "03_saturation", "Predicted chroma against true chroma")
+
+# %% [markdown]
+# The stronger the true colour, the more of it is missing; only the sample's network, which knows its three scenes by
+# heart, keeps up for a while. That is no accident: it is what squared error asks for. Think
+# of a network that sees a single pixel, its lightness and nothing else. It can only learn how often each colour occurs at
+# that lightness, here counted in the training photos. The row shows what it paints, from dark to light.
+
+# %%
+limits, counts = failures.colours_by_lightness(prepared.files("train"), workers=workers)
+bins, L = color.ab_bins(), torch.tensor(limits[1:] + limits[:-1]) / 2
+logits = counts.clamp(min=1e-9).log().float()
+rare = losses.class_weights(counts.sum(0) / counts.sum()).log().float()
+answers = {"the mean (squared error)": (0, 1), "the likeliest": (0, 0)}
+answers |= {"the mean, rare ones weighted": (rare, 1), "sharpened to T = 0.38": (rare, 0.38)}
+rows = {}
+for name, (weight, T) in answers.items():
+    ab = losses.annealed_mean((logits + weight).T[None, :, :, None], bins, T)[0, :, :, 0].T
+    rows[name] = L, ab
+figure = plots.swatches(rows, [f"L {value:.0f}" for value in L])
+plots.show(figure, "03_brown", "What a network paints that knows nothing but a pixel's lightness")
+
+# %% [markdown]
+# **The mean of all colours is brown**: that is the whole secret. A network that sees more than one pixel does the same
+# wherever it is in doubt. Choosing the likeliest colour instead makes grey of nearly everything, since grey is what occurs
+# most. With rare colours weighted, as in Zhang's loss, and a sharpened mean, colour comes back, at the price of a larger
+# squared error. With a network that was trained to choose (02 compares some), the price can be measured:
+
+# %%
+folders = (runtime.runs_dir(), mirror and mirror / "runs")
+found = [each for pattern in ("*", "*/*") for each in runs.all_runs(*folders, pattern)]
+choosers = [each for each in found if each.recipe.loss == "cross-entropy"]
+if choosers:
+    network = evaluation.Predictor.of(choosers[0])
+    table = failures.by_temperature(network, looked_at, [1, 0.7, 0.38, 0.2, 0], **how)
+    print(f"{choosers[0].dir}, {len(looked_at)} photos:")
+    plots.show_table(tables.readable(table))
+else:
+    print("There is no run yet of a network that chooses: train `zhang`, or the comparison in 02.")
+
+# %% [markdown]
+# ## Small things before busy or blurred backgrounds
+# Document 000: "fails to capture small details when the background is complex or blurred". A small thing is, here, a
+# pixel whose colour differs by more than 15 from the mean around it; a background is busy where lightness varies a lot.
+# The second table and figure ask the same of all pixels: does the error grow with the contrast around them?
+
+# %%
+for way in ("detail", "contrast"):
+    plots.show_table(tables.readable(by[way]))
+two = {"small things": by["detail"], "contrast of lightness": by["contrast"]}
+figure = plots.intervals(two, "explained", reference=0)
+plots.show(figure, "03_details", "Share explained, for small things and by local contrast")
+
+# %% [markdown]
+# ## Look at the best, the middle, the worst, and some at random
+# The photos are chosen by their error and by a seed, never by hand. Beside each: grey, truth, prediction, and where it is
+# wrong, from black (right) to yellow (off by 60 or more). First the validation photos.
 
 
 # %%
-def extremes(rows, split, per_row=2):
-    ranked = rows.sort_values("mse")
-    starts = {"best": 0, "middle": (len(rows) - per_row) // 2, "worst": len(rows) - per_row}
+def extremes(rows, part, per_row=2):
+    ranked, middle = rows.dropna(subset="mse").sort_values("mse"), (len(rows) - per_row) // 2
+    groups = {"best": ranked[:per_row], "middle": ranked[middle : middle + per_row]}
+    groups |= {"worst": ranked[-per_row:], "random": ranked.sample(per_row, random_state=0)}
     pictures, captions = [], []
-    for group, start in starts.items():
-        pictures.append([])
-        captions.append([])
-        for row in ranked[start : start + per_row].itertuples():
-            truth = photos.open_photo(row.file)
-            pictures[-1] += [plots.grey(truth), truth, colorize(model, truth, recipe.size)]
-            captions[-1] += [f"{group}: MSE {row.mse:.5f}", "", ""]
-    figure = plots.grid(pictures, ["grey", "truth", "prediction"] * per_row, captions)
-    plots.show(figure, f"03_{split}", f"Grey, truth and prediction of {split} photos")
+    for group, chosen in groups.items():
+        truths = [photos.open_photo(file) for file in chosen.file]
+        painted = [colorize(mine.model, truth, recipe.size) for truth in truths]
+        maps = [plots.error_map(new, old) for new, old in zip(painted, truths)]
+        columns = zip(map(plots.grey, truths), truths, painted, maps)
+        pictures.append([picture for one in columns for picture in one])
+        captions.append([x for mse in chosen.mse for x in (f"{group}: MSE {mse:.5f}", "", "", "")])
+    figure = plots.grid(pictures, ["grey", "truth", "prediction", "error"] * per_row, captions)
+    plots.show(figure, f"03_{part}", f"Best, middle, worst and random {part} photos")
 
 
-for split, rows in errors.items():
-    extremes(rows, split)
+extremes(measured["val"][recipe.name], "val")
+
+# %% [markdown]
+# And the test photos:
+
+# %%
+if "test" in measured:
+    extremes(measured["test"][recipe.name], "test")
 
 # %% [markdown]
 # ## Recap
 # - An error is a mean over photos: it needs an interval, and the floors on the same photos.
-# - Validation on the training scenes flatters; test photos from elsewhere tell the truth.
 # - Published figures without floors cannot be judged, and without the photos cannot be repeated.
-#
+# - Squared error asks for the mean of what might be, and that is brown.
+# - What a document says about its failures can be tested: sort the pixels or the photos, and measure.
+
+# %%
+if kept:
+    shutil.copytree(out, kept, dirs_exist_ok=True)
+tables_made = sorted(path.name for path in out.glob("*.md"))
+print(f"In {kept or out}: the numbers of each photo, and {', '.join(tables_made)}")
+
+# %% [markdown]
 # Next: [`04_qualitative_study`](04_qualitative_study.ipynb) asks people instead of numbers.

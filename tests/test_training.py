@@ -18,7 +18,7 @@ import torch
 from kills import same
 from torch import nn
 
-from colorlib import checkpoints, data, evaluation, loading, losses, models, recipes, runs, runtime, training
+from colorlib import checkpoints, data, evaluation, loading, losses, metrics, models, recipes, runs, runtime, training
 from colorlib.data import Prepared
 from colorlib.loading import Batches, Photos
 from colorlib.runs import Run
@@ -131,7 +131,7 @@ def test_losses_are_means_over_photos_however_uneven_the_batches(prepared, tmp_p
     monkeypatch.setitem(models.MODELS, "grey", Grey)
     run = fit(recipe(model="grey", subset=1.0, n_epochs=1), prepared, tmp_path / "run")
     for split in ("train", "val"):
-        floor = evaluation.evaluate(run.model(), Photos(prepared.files(split), 16, "crop"), [0, 0]).grey.mean()
+        floor = evaluation.evaluate(run.model(), Photos(prepared.files(split), 16, "crop"), [0, 0]).mse_grey.mean()
         assert run.history[f"{split}_loss"].tolist() == [pytest.approx(floor, rel=1e-5)]
     assert run.facts["floors"]["grey"] == pytest.approx(run.facts["val_mse"], rel=1e-6)
 
@@ -143,7 +143,7 @@ def test_one_photo_is_trained_and_validated_on_a_hundred_times_an_epoch(prepared
     first = prepared.files("train")[:1]
     rows = evaluation.evaluate(run.model(), Photos(first, 16, "crop"), [0, 0])
     assert rows.mse.item() == pytest.approx(run.facts["val_mse"], rel=1e-5)
-    assert run.facts["floors"]["grey"] == pytest.approx(rows.grey.item(), rel=1e-6)
+    assert run.facts["floors"]["grey"] == pytest.approx(rows.mse_grey.item(), rel=1e-6)
 
 
 def test_rare_colours_are_counted_once_and_known_after_a_resume(prepared, tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_after_each_epoch_the_history_so_far_is_handed_over(prepared, tmp_path):
     assert [len(history) for history, _ in told] == [1, 2, 3]
     for history, floors in told:
         pd.testing.assert_frame_equal(history, run.history[: len(history)])
-        assert floors == run.facts["floors"] and floors.keys() == evaluation.FLOORS.keys()
+        assert floors == run.facts["floors"] and floors.keys() == metrics.FLOORS.keys()
 
 
 # --- the published schedules
