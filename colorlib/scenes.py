@@ -3,6 +3,7 @@
 Groups are coarse, so that each has enough photos to measure. What follows a colon in one may be dropped.
 """
 
+import os
 import re
 import string
 import tempfile
@@ -25,15 +26,6 @@ _WORDNET = (
     (15075141, 15075141, "things"),  # toilet tissue
 )
 _ID = re.compile(r"(?:^|[/_])n(\d{8})(?=[/_.]|$)")
-_NAMES = """
-    01440764 tench, 02086240 Shih-Tzu, 02087394 Rhodesian ridgeback, 02088364 beagle, 02089973 English foxhound,
-    02093754 Border terrier, 02096294 Australian terrier, 02099601 golden retriever, 02102040 English springer,
-    02105641 Old English sheepdog, 02111889 Samoyed, 02115641 dingo, 02979186 cassette player, 03000684 chain saw,
-    03028079 church, 03394916 French horn, 03417042 garbage truck, 03425413 gas pump, 03445777 golf ball,
-    03888257 parachute
-"""  # of the classes of Imagenette and Imagewoof
-_NAMES = dict(re.findall(r"(\d+) ([^,\n]+)", _NAMES))
-
 # Places365's classes, by the first level of its authors' scene hierarchy. IO_places365.txt says the same of indoors and
 # outdoors, but for archaelogical_excavation (spelt so) and swimming_hole, which it has indoors. What the hierarchy has
 # on both sides is indoor here. It calls 31 classes both natural and man-made. Natural here are the 24 that it also puts
@@ -126,20 +118,15 @@ def _key(folder):
 
 
 def _table(groups):
-    """Groups of classes -> a folder's key -> its class's readable name, and its group."""
-    table = {}
-    for group, classes in groups.items():
-        for name in classes.split():
-            readable = re.sub("/(.*)", r" (\1)", name).replace("_", " ")
-            table[_key(name)] = readable, group
-    return table
+    """Groups of classes -> the group by the key of a class's folder."""
+    return {_key(name): group for group, classes in groups.items() for name in classes.split()}
 
 
 _PLACES, _MIT = _table(_PLACES_GROUPS), _table(_MIT_GROUPS)
 
 
 def scene_of(path):
-    """The class of a photo and its group, by the first of these that applies:
+    """The group of scenes that a photo belongs to, by the first of these that applies:
 
     1. a WordNet id in the path, as ImageNet has it: a folder, or a part of the file's name;
     2. a folder of MIT Indoor 67 below one named Images or indoorCVPR_09;
@@ -153,13 +140,13 @@ def scene_of(path):
         path: the photo's path, below the folder of its set; with slashes of either kind.
 
     Returns:
-        `(name, group)`, such as `("church (outdoor)", "outdoor, built")`; each is "" if it is not known.
+        The group, such as "outdoor, built" for a photo in church/outdoor; "" if it is not known.
     """
     path = str(path).replace("\\", "/")
     for number in _ID.findall(path):
         for first, last, group in _WORDNET:
             if first <= int(number) <= last:
-                return _NAMES.get(number, ""), group
+                return group
     folders = path.split("/")[:-1]
     keys = [_key(folder) for folder in folders]
     pairs = [f"{above}_{below}" for above, below in pairwise(keys)]
@@ -169,11 +156,19 @@ def scene_of(path):
             if key in table:
                 return table[key]
     if "img_align_celeba" in folders:
-        return "", "faces"
+        return "faces"
     words = (set(re.split(r"[\W\d_]+", folder.lower())) for folder in folders)  # "train_256" is a container, too
     series = re.fullmatch(r"(.*[^\W\d_])[\W_]*\d+", path.rsplit("/", 1)[-1].rpartition(".")[0])
     told = series[1] if series else ""
-    return "", next((folder for folder, of in zip(folders, words) if not of <= _CONTAINERS), told)
+    return next((folder for folder, of in zip(folders, words) if not of <= _CONTAINERS), told)
+
+
+def of_files(files):
+    """The group of each of some files, "" where nothing is known; the name of a folder that all are in is none."""
+    files = [Path(file) for file in files]
+    above = Path(os.path.commonpath([file.parent for file in files]))
+    found = [(file, scene_of(file)) for file in files]
+    return [scene_of(file.relative_to(above)) if group in above.parts else group for file, group in found]
 
 
 def groups(prepared, split, classes=None):
@@ -190,7 +185,7 @@ def groups(prepared, split, classes=None):
     classes, found = classes or {}, []
     for source in prepared.kept.source[prepared.kept.split == split]:
         file = source.rsplit("/", 1)[-1]
-        found.append(scene_of(f"{classes[file]}/{file}" if file in classes else source)[1])
+        found.append(scene_of(f"{classes[file]}/{file}" if file in classes else source))
     return found
 
 

@@ -271,7 +271,7 @@ if prepared.name in ("places365", "places365-large"):  # their paths do not tell
 groups = {part: scenes.groups(prepared, part, classes) for part in files}
 everything = {f"{prepared.name}, {part}": (measured[part], groups[part]) for part in files}
 for name, rows in given.items():
-    everything[name] = rows, [scenes.scene_of(file)[1] or name for file in rows[recipe.name].file]
+    everything[name] = rows, [of or name for of in scenes.of_files(rows[recipe.name].file)]
 by_scene = {name: tables.by_group(rows[recipe.name], of) for name, (rows, of) in everything.items()}
 
 # %% [markdown]
