@@ -102,7 +102,7 @@ def lab_to_rgb(L, ab):
     """
     L = L.float().clamp(0, 100)
     ab = torch.nan_to_num(ab.float(), nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e15, 1e15)
-    ab = ab * (_MAX_CHROMA / torch.linalg.vector_norm(ab, dim=1, keepdim=True).clamp(min=_MAX_CHROMA))
+    ab = ab * (_MAX_CHROMA / chroma(ab)[:, None].clamp(min=_MAX_CHROMA))
     linear = _linear_rgb(L, ab)
     outside = ~_in_gamut(linear)
     if outside.any():  # usually a few pixels: work on those alone, as a batch of one column
@@ -120,6 +120,11 @@ def lab_to_rgb(L, ab):
 
 def _in_gamut(linear):
     return ((linear >= _BELOW) & (linear <= _ABOVE)).all(dim=1, keepdim=True)
+
+
+def chroma(ab):
+    """How far from grey colours are: float `(B, 2, H, W)` -> `(B, H, W)`, in `ab` units."""
+    return torch.hypot(ab[:, 0], ab[:, 1])  # torch.linalg.vector_norm takes 70 times as long on a CPU
 
 
 def l_to_grey(L):

@@ -238,7 +238,7 @@ def _columns(predictor, rgb, of_part, pool):
         truth = rgb[where]
         columns["colourfulness_true"][of_part] = metrics.colourfulness(truth).cpu()
         for of, guess in guesses.items():
-            coloured = color.lab_to_rgb(L[where], guess[where])
+            coloured = color.lab_to_rgb(L[where], guess.expand_as(ab)[where])
             columns[f"colourfulness{of}"][of_part] = metrics.colourfulness(coloured).cpu()
             pairs = [pictures.permute(0, 2, 3, 1).cpu().numpy() for pictures in (truth, coloured)]
             scores = pd.DataFrame(pool.map(metrics.compare_pictures, *pairs))

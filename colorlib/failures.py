@@ -50,9 +50,9 @@ def kinds_of_pixels(L, ab):
         square of a 7th of the side), before a plain or blurred or a busy background, that is with a contrast there
         under or over 10; and the rest.
     """
-    chroma, angle, side = torch.linalg.vector_norm(ab, dim=1), hue_angle(ab), min(L.shape[-2:])
+    chroma, angle, side = color.chroma(ab), hue_angle(ab), min(L.shape[-2:])
     near, far = side // 14 | 1, side // 7 | 1
-    small = torch.linalg.vector_norm(ab - local_mean(ab, far), dim=1) > 15
+    small = color.chroma(ab - local_mean(ab, far)) > 15
     busy = local_contrast(L, far)[:, 0] > 10
     sectors = [f"{k * 360 // WHEEL}" for k in range(WHEEL)]
     return {
@@ -97,7 +97,7 @@ def by_pixel(predictor, files, *, size=None, resize=None, crop=None, batch_size=
         flats = metrics.floors_ab(ab, predictor.train_mean)
         values = [torch.ones_like(L[:, 0])]
         values += [((guess - ab) ** 2).mean(dim=1) / 255**2 for guess in (pred_ab, flats["grey"], flats["train_mean"])]
-        values += [torch.linalg.vector_norm(colours, dim=1) for colours in (pred_ab, ab)]
+        values += [color.chroma(colours) for colours in (pred_ab, ab)]
         for way, (number, classes) in kinds_of_pixels(L, ab).items():
             place = number.flatten(1) + len(classes) * torch.arange(len(rgb), device=device)[:, None]
             sums = [

@@ -5,6 +5,7 @@ import torch
 from skimage import color as skcolor
 from skimage import metrics
 
+from colorlib import color
 from colorlib.losses import mse_per_photo
 
 # The floors, and how tables call them: what can be had without looking at a photo's content.
@@ -17,15 +18,14 @@ OF_PICTURES = ("ciede2000", "psnr", "ssim", "colourfulness")  # what is found fr
 
 
 def floors_ab(ab, train_mean):
-    """What each floor paints in these photos: `{name: (B, 2, H, W)}`, views without memory of their own.
+    """The one colour that each floor paints each of these photos in: `{name: (B, 2, 1, 1) or (1, 2, 1, 1)}`.
 
     Args:
         ab: the truth, `(B, 2, H, W)`.
         train_mean: `(2,)`, mean ab of the photos that the model was trained on.
     """
     mean = torch.as_tensor(train_mean, device=ab.device).float().view(1, 2, 1, 1)
-    flat = {"grey": torch.zeros_like(mean), "train_mean": mean, "oracle": ab.mean(dim=(2, 3), keepdim=True)}
-    return {name: colour.expand_as(ab) for name, colour in flat.items()}
+    return {"grey": torch.zeros_like(mean), "train_mean": mean, "oracle": ab.mean(dim=(2, 3), keepdim=True)}
 
 
 def errors(pred_ab, ab, train_mean):
@@ -37,7 +37,7 @@ def errors(pred_ab, ab, train_mean):
     found = {"mse": mse_per_photo(pred_ab, ab)}
     found |= {f"mse_{name}": mse_per_photo(flat, ab) for name, flat in floors_ab(ab, train_mean).items()}
     for name, colours in (("chroma", pred_ab), ("true_chroma", ab)):
-        found[name] = torch.linalg.vector_norm(colours, dim=1).mean(dim=(1, 2))
+        found[name] = color.chroma(colours).mean(dim=(1, 2))
     return found
 
 

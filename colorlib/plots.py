@@ -251,7 +251,7 @@ def error_map(coloured, truth, most=60):
     Args:
         coloured, truth: uint8 `(H, W, 3)`.
     """
-    distance = torch.linalg.vector_norm(color.photo_to_lab(coloured)[1] - color.photo_to_lab(truth)[1], dim=1)[0]
+    distance = color.chroma(color.photo_to_lab(coloured)[1] - color.photo_to_lab(truth)[1])[0]
     return (colormaps["inferno"](distance.clamp(max=most).numpy() / most)[..., :3] * 255).round().astype(np.uint8)
 
 
