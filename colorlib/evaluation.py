@@ -194,9 +194,9 @@ def measure(predictor, files, out, *, size=None, resize=None, crop=None, part=PA
 
 def read(path):
     """The rows that `measure` wrote, a DataFrame."""
-    numbers = {"encoding_errors": "surrogateescape", "keep_default_na": False, "lineterminator": "\n"}
-    names = pd.read_csv(path, nrows=0, **numbers).columns[2:]
-    return pd.read_csv(path, na_values={name: [""] for name in names}, dtype=dict.fromkeys(names, float), **numbers)
+    how = {"encoding_errors": "surrogateescape", "keep_default_na": False, "lineterminator": "\n"}
+    types = {"file": str, "fault": str} | dict.fromkeys(COLUMNS, float)
+    return pd.read_csv(path, na_values={name: [""] for name in COLUMNS}, dtype=types, **how)
 
 
 def _begun(out, facts):
@@ -211,7 +211,7 @@ def _begun(out, facts):
             return 0
         os.truncate(out, n_bytes)
         return done
-    except (OSError, ValueError, KeyError, AttributeError):  # there is none, or not a whole one
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # there is none, or not a whole one
         return 0
 
 
@@ -265,7 +265,9 @@ def held_out(source, mirror=None, limit=None, seed=0):
         ConnectionError: if it had to be fetched and could not be.
     """
     name = str(source).strip()
-    if Path(name, "settings.json").is_file() or (name in datasets.NAMES and name not in datasets.LISTED):
+    if Path(name).expanduser().joinpath("settings.json").is_file() or (
+        name in datasets.NAMES and name not in datasets.LISTED
+    ):
         files = data.ready(name, mirror).files("test")
     else:
         root = runtime.writable(runtime.data_dir(), "COLORLIB_DATA")
@@ -298,8 +300,10 @@ def main(arguments=None):
         predictors = [Predictor.of(path) for path in given.model]
         if given.eccv16 is not None:
             predictors.append(Predictor.eccv16(predictors[0].train_mean, given.eccv16))
+        places = []
         for source in given.photos:
-            files, found, place = held_out(source, limit=given.limit), {}, Path(source).name
+            files, found = held_out(source, limit=given.limit), {}
+            places.append(place := tables.unused(tables.slug(Path(source).resolve().name), places))
             for predictor in predictors:
                 if predictor is None:
                     found[NO_ECCV16] = None

@@ -33,7 +33,8 @@ def interval(values, below=None, level=0.95, seed=0):
         return np.nan, np.nan
     how = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(seed)}
     statistic = np.mean if below is None else _ratio
-    with warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning):  # it is NaN then
+    # Where one of the resamples has no ratio, neither has the interval ends: they are NaN.
+    with warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning), np.errstate(all="ignore"):
         found = stats.bootstrap(parts, statistic, paired=below is not None, confidence_level=level, **how)
     return found.confidence_interval
 
@@ -82,8 +83,10 @@ def _line(rows, of):
     for name, label in MEANS.items():
         if f"{name}{of}" not in rows:
             continue
-        values = rows[f"{name}{of}"].dropna()
-        line |= _with_interval(label, values.mean() if len(values) else np.nan, interval(values))
+        values = rows[f"{name}{of}"]
+        if name != "mse":  # those of pictures are only known of the part; an error that is no number has to show
+            values = values.dropna()
+        line |= _with_interval(label, values.mean(skipna=False), interval(values))
         if name == "mse":
             line |= {"raw ab": line["MSE"] * 255**2, "RMSE": line["MSE"] ** 0.5 * 255}
             line |= ratio("explained", values, rows.mse_train_mean, lambda ratio: 1 - ratio)
@@ -174,7 +177,7 @@ def beside_published(source, measured):
         lines[key] = line | {"about the published one": stated.protocol[key] if known else "it states none"}
     columns = [f"published by {source}", "MSE", "MSE from", "MSE to", "photos", *FLOORS.values()]
     frame = pd.DataFrame(lines).T.reindex(columns=[*columns, "about the published one"]).infer_objects()
-    return frame.rename_axis(["recipe", "data"])
+    return frame.rename_axis(["recipe", "data"]) if lines else frame
 
 
 def shares(counts):
