@@ -297,8 +297,8 @@ def intervals(tables, column, reference=None, label=None):
     return figure
 
 
-def hue_wheel(table, columns=("share of pixels", "of all grey", "chroma of the truth's"), width=15):
-    """Columns of a table by sectors of the hue angle, as wheels in the colours that they are about.
+def hue_wheel(table, width=15):
+    """What a table says of the sectors of the hue angle, as wheels in the colours that they are about.
 
     Args:
         table: by the sectors' first degree, as text; what `failures.table_of` made of the "wheel".
@@ -308,12 +308,17 @@ def hue_wheel(table, columns=("share of pixels", "of all grey", "chroma of the t
     middle = np.deg2rad(start + width / 2)
     ab = torch.from_numpy(45 * np.stack([np.cos(middle), np.sin(middle)])).float().view(1, 2, 1, -1)
     colours = color.lab_to_rgb(torch.full_like(ab[:, :1], 65), ab)[0, :, 0].T.numpy() / 255
-    figure = Figure(figsize=(3.6 * len(columns), 3.8), layout="constrained")
-    for ax, column in zip(figure.subplots(1, len(columns), subplot_kw={"projection": "polar"}), columns):
+    titles = {
+        "share of pixels": "share of the pixels",
+        "of all grey": "error / error of all grey",
+        "chroma of the truth's": "chroma / true chroma",
+    }
+    figure = Figure(figsize=(10.8, 3.8), layout="constrained")
+    for ax, (column, title) in zip(figure.subplots(1, 3, subplot_kw={"projection": "polar"}), titles.items()):
         ax.bar(middle, table[column], np.deg2rad(width), color=colours, edgecolor="white", linewidth=0.5)
-        if column in ("of all grey", "chroma of the truth's"):  # ratios: 1 is as good as grey, as strong as the truth
+        if column != "share of pixels":  # ratios: at 1 it is as wrong as grey, as strong as the truth
             ax.plot(np.linspace(0, 2 * np.pi, 200), np.ones(200), color="0.3", linestyle="--", linewidth=1)
-        ax.set(title=column, xticks=np.deg2rad([0, 90, 180, 270]), xticklabels=["+a", "+b", "-a", "-b"])
+        ax.set(title=title, xticks=np.deg2rad([0, 90, 180, 270]), xticklabels=["+a", "+b", "-a", "-b"])
         ax.yaxis.set_major_locator(MaxNLocator(3))
         ax.tick_params(labelsize=8)
     return figure
