@@ -190,8 +190,8 @@ for part, rows in measured.items():
 # ## Fill in the published tables
 # Document 000 reports one number for each of three data sets, document 001 one for each of three networks. Published
 # figures are labelled as published, with what is unknown about them. Ours stand beside them only where you gave photos,
-# with the floors on those same photos. They are measured at the side in pixels that the network was trained on (224 in
-# document 000).
+# with the floors on those same photos. All networks are measured on the same pixels, at the side that the newest run was
+# trained on (224 in document 000).
 
 # %%
 sources = {"ImageNet": imagenet_photos, "CVPR09": cvpr09_photos, "CelebA": celeba_photos}

@@ -87,6 +87,20 @@ def test_crops_lie_anywhere_and_depend_on_seed_epoch_and_index_alone(folder):
     assert len({place for found in drawn for places in found for place in places}) == 16  # none is left out
 
 
+@pytest.mark.parametrize("crop", [16, 13, 10, 1])
+@pytest.mark.parametrize("packed", [False, True])
+def test_without_a_seed_the_middle_is_cut_out_and_nothing_mirrored(folder, tmp_path, packed, crop):
+    files = photos.find_photos(folder)[:12]
+    pack = loading.pack(files, 16, "squash", tmp_path) if packed else None
+    fixed, whole = loading.Photos(files, 16, flip=True, seed=None, pack=pack, crop=crop), loading.Photos(files, 16)
+    top = {16: 0, 13: 1, 10: 3, 1: 7}[crop]  # of an odd rest, the smaller part is above and to the left
+    for index in range(12):
+        middle = whole[0, index][:, top : top + crop, top : top + crop]
+        assert crop == 1 or not torch.equal(middle, middle.flip(2))  # else it would not show whether it was mirrored
+        for epoch in (0, 1, 5):
+            assert torch.equal(fixed[epoch, index], middle)
+
+
 @pytest.mark.parametrize("crop", [17, -1])
 def test_a_crop_larger_than_the_photo_is_refused(folder, crop):
     with pytest.raises(ValueError, match=f"crop must be at most the size, 16, not {crop}"):
@@ -172,6 +186,22 @@ def test_loader_hands_over_the_same_bytes_with_and_without_workers(folder):
         assert a.dtype == b.dtype == torch.uint8
         assert torch.equal(a, b)
         assert torch.equal(a, torch.stack([photo_set[key] for key in list(batch_list)[i]]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_hands_over_tensors_of_uint8_or_whatever_else_the_set_makes_of_its_keys(folder, workers):
+    class Named(loading.Photos):
+        def __getitems__(self, keys):
+            return super().__getitems__(keys), [str(index) for _, index in keys]
+
+    files = photos.find_photos(folder)
+    plain, named = (kind(files, 16, flip=True, seed=None, crop=12) for kind in (loading.Photos, Named))
+    order = loading.Batches(range(30), 8)
+    batches = list(loading.loader(plain, order, workers))
+    assert all(type(batch) is torch.Tensor and batch.dtype == torch.uint8 for batch in batches)
+    assert torch.equal(torch.cat(batches), torch.stack([plain[0, i] for i in range(30)]))
+    for batch, (rgb, names), keys in zip(batches, loading.loader(named, order, workers), order, strict=True):
+        assert torch.equal(rgb, batch) and names == [str(index) for _, index in keys]
 
 
 def test_photos_reach_another_process_with_files_of_any_name(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import pandas as pd
 import pytest
 
 from colorlib import datasets, recipes
@@ -277,3 +278,93 @@ def test_twin_runs_alone_as_a_script(twin, tmp_path):
     figures = re.findall(r"^Figure: (.*)$", done.stdout, re.M)
     assert len(figures) >= 2 and all(Path(figure).stat().st_size > 10_000 for figure in figures)
     assert {Path(figure).parent for figure in figures} == {tmp_path / "runs" / "figures"}
+
+
+def fill_in(text, **fields):
+    """A notebook's text with other values in the fields of its form."""
+    for name, value in fields.items():
+        (line,) = re.findall(rf"^{name} = .*?(?=  # @param)", text, re.M)
+        text = text.replace(line, f"{name} = {value!r}")
+    return text
+
+
+@pytest.fixture
+def given_photos(tmp_path):
+    """Photos laid out like CVPR09's, and a folder of photos of which one is broken: two paths."""
+    from pictures import crops, save
+
+    cvpr09, celeba = tmp_path / "mit", tmp_path / "people"
+    for i, rgb in enumerate(crops(10)):
+        room = cvpr09 / "Images" / ("kitchen", "bookstore")[i % 2]
+        save(rgb, room / f"{i}.jpg" if i < 6 else celeba / f"{i:06d}.jpg")
+    (celeba / "000007x.jpg").write_bytes(b"no picture")
+    return cvpr09, celeba
+
+
+@pytest.mark.slow
+def test_03_measures_what_its_form_asks_for_and_a_second_time_nothing_anew(tmp_path, given_photos):
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # where nobody answers
+    environment |= {"TORCH_HOME": str(tmp_path / "torch"), "COLORLIB_RUNS": str(tmp_path / "runs")}
+    how = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    for name in ("zhang", "autoencoder"):  # the second one is the newest
+        tiny = ["--set", "n_epochs=1", "size=32", "batch_size=8", "subset=0.1"]
+        command = [sys.executable, "-m", "colorlib.training", name, "sample", tmp_path / "runs" / name, *tiny]
+        done = subprocess.run(command, **how)
+        assert done.returncode == 0, done.stderr
+
+    script, missing = tmp_path / "project" / "notebooks" / "03_evaluate.py", tmp_path / "missing"
+    script.parent.mkdir(parents=True)
+    (tmp_path / "project" / "colorlib").symlink_to(ROOT / "colorlib")
+    cvpr09, celeba = map(str, given_photos)
+    form = {"every_recipe": True, "released_network": "yes", "max_photos": 5, "picture_photos": 3}
+    form |= {"imagenet_photos": str(missing), "cvpr09_photos": cvpr09, "celeba_photos": celeba}
+    script.write_text(fill_in((ROOT / "notebooks" / "03_evaluate.py").read_text(), **form))
+    out = tmp_path / "runs" / "evaluation" / "autoencoder"
+
+    def run():
+        done = subprocess.run([sys.executable, script], **how)
+        assert done.returncode == 0, done.stderr
+        notes = out.glob("*.json")  # how far each measurement got: written after every batch
+        rows = {path.stem: (path.stat().st_mtime_ns, path.with_suffix(".csv").read_bytes()) for path in notes}
+        return re.sub("^measuring.*\n", "", done.stdout, flags=re.M), done.stderr, rows
+
+    text, warned, rows = run()
+    released = "eccv16 (could not be fetched)"
+    assert f"To be measured: autoencoder, zhang, {released}" in text
+    assert "The released weights of Zhang et al. could not be fetched" in warned
+    assert re.search(rf"^ImageNet is left out: '?{re.escape(str(missing))}", text, re.M)
+    assert "Measured: CVPR09, CelebA" in text
+    assert "5 photos, 1 of which could not be read and do not count" in text
+    sets = ("val", "test", "CVPR09", "CelebA")
+    assert set(rows) == {f"{name}-{network}" for name in sets for network in ("autoencoder", "zhang")}
+
+    kinds = [f"pixels-{way}" for way in ("hue", "wheel", "chroma", "contrast", "detail")]
+    kinds += [f"scenes-{name}" for name in ("sample-val", "sample-test", "cvpr09", "celeba")]
+    kinds += ["table-val", "table-test", "table-document-000", "table-document-001"]
+    for name in kinds:
+        lines = (out / f"{name}.md").read_text().splitlines()
+        assert len(lines) == 2 + len(pd.read_csv(out / f"{name}.csv")) > 2, name
+    for part in ("val", "test"):
+        table = pd.read_csv(out / f"table-{part}.csv", index_col=0)
+        assert table.index.tolist()[3:] == ["autoencoder", "zhang", released]
+        assert table.loc[released].isna().all() and table.iloc[:5].notna().all(axis=None)
+        *_, last = (out / f"table-{part}.md").read_text().splitlines()
+        assert last.strip("| ") == released
+    groups = pd.read_csv(out / "scenes-cvpr09.csv", index_col=0)
+    assert set(groups.index) == {"indoor: home", "indoor: store"} and groups.photos.sum() == 5
+    table = pd.read_csv(out / "table-document-000.csv", index_col=[0, 1])
+    mine = [(name, data) for data in ("CVPR09", "CelebA") for name in ("autoencoder", "zhang")]
+    assert table.index[table.photos.notna()].tolist() == mine
+    assert table.photos[mine].tolist() == [5, 5, 4, 4]
+    assert table["published by document 000"].dropna().index.tolist() == [
+        ("resnet34", name) for name in ("ImageNet", "CVPR09", "CelebA")
+    ]
+    figures = re.findall(r"^Figure: (.*)$", text, re.M)
+    assert [Path(figure).stem for figure in figures] == [
+        f"03_{name}" for name in ("floors", "scenes", "hues", "saturation", "brown", "details", "val", "test")
+    ]
+    assert all(Path(figure).stat().st_size > 10_000 for figure in figures)
+    assert str(tmp_path / "runs" / "zhang") in text  # the network that chooses, at several temperatures
+
+    assert run() == (text, warned, rows)  # the same words, and no measurement goes on

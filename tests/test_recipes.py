@@ -1,14 +1,19 @@
 """The recipes are those of the documents, and so are the published numbers."""
 
 import dataclasses
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from colorlib import models, recipes, runtime
-from colorlib.recipes import PUBLISHED, RECIPES, Recipe
+from colorlib import color, metrics, models, recipes, runtime
+from colorlib.loading import Batches, Photos, loader
+from colorlib.recipes import LIKE_000, PUBLISHED, RECIPES, Recipe
 from colorlib.trainer import Trainer
+
+PHOTOS = Path(os.environ.get("COLORLIB_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")
 
 NAMES = (
     *("resnet34", "resnet18", "simple_cnn", "resnet34_x8", "resnet34_deep", "alpha", "beta", "fusion"),
@@ -260,3 +265,79 @@ def test_an_unknown_setting_is_answered_with_those_that_exist():
 def test_a_recipe_cannot_be_changed_by_accident():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPES["resnet34"].lr = 1
+
+
+# --- the floors on photos like document 000's ---
+
+TRAIN_MEAN = [1.989, 7.371]  # mean ab of the 16,000 training photos: the one that LIKE_000's mean colour is
+FOLDERS = {"ImageNet": "objects", "CVPR09": "indoor", "CelebA": "faces"}
+
+
+def floors_on(name, **photos):
+    """Means of the floors over the real photos that stand for a data set: `({floor: MSE}, number of photos)`."""
+    files = sorted((PHOTOS / "test" / FOLDERS[name]).glob("*.jpg"))
+    if not files:
+        pytest.skip(f"there are no real photos at {PHOTOS}; COLORLIB_PHOTOS may point to them")
+    rows = []
+    for rgb in loader(Photos(files, **photos, seed=None), Batches(range(len(files)), 50)):
+        ab = color.rgb_to_lab(rgb)[1]
+        errors = metrics.errors(torch.zeros_like(ab), ab, TRAIN_MEAN)
+        assert torch.equal(errors["mse"], errors["mse_grey"])
+        rows.append(torch.stack([errors[f"mse_{floor}"] for floor in metrics.FLOORS], dim=1).double())
+    return dict(zip(metrics.FLOORS, torch.cat(rows).mean(dim=0).tolist())), len(files)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_floors_like_document_000s_are_those_of_the_real_photos(name):
+    """On the middle 128 x 128 of photos at short side 144."""
+    found, n = floors_on(name, size=144, resize="crop", crop=128)
+    assert {floor: LIKE_000[floor][name] for floor in metrics.FLOORS} == pytest.approx(found, rel=0.01)
+    assert LIKE_000["measured by us on"][name].startswith(f"{n} ")
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("name", "grey"), [("ImageNet", 0.00389), ("CVPR09", 0.00402), ("CelebA", 0.00353)])
+def test_squashed_as_in_document_000_grey_costs_what_is_said_beside_them(name, grey):
+    assert floors_on(name, size=224)[0]["grey"] == pytest.approx(grey, rel=0.01)
+
+
+def test_on_photos_like_its_own_document_000_beats_grey_only_on_imagenet(source_text):
+    """What 03 says in words, from the document's figures and these floors."""
+    figures = {name: float(figure) for name, figure in re.findall(r"(\w+) \(([\d.]+)\)", source_text("000"))}
+    assert {name: figures[name] for name in LIKE_000.index} == {"ImageNet": 0.0027, "CVPR09": 0.0047, "CelebA": 0.0058}
+    check_words({name: figures[name] for name in LIKE_000.index})
+
+
+def test_so_say_the_figures_in_the_table_of_what_is_published():
+    stated = PUBLISHED[(PUBLISHED.source == "document 000") & (PUBLISHED.measure == "MSE")]
+    check_words(dict(zip(stated.data, stated.published)))
+
+
+def check_words(figures):
+    of_grey = {name: figures[name] / LIKE_000.grey[name] for name in LIKE_000.index}
+    of_mean = {name: figures[name] / LIKE_000.train_mean[name] for name in LIKE_000.index}
+    assert round(of_mean["ImageNet"], 2) == 0.76 and of_grey["ImageNet"] < 1
+    assert of_grey["CVPR09"] > 1 and of_grey["CelebA"] > 1
+    assert (round(LIKE_000.grey["CelebA"], 4), round(LIKE_000.grey["CVPR09"], 4)) == (0.0038, 0.0042)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_floors_are_in_their_order(name):
+    line = LIKE_000.loc[name]
+    assert 0 < line.oracle < line.train_mean < line.grey
+
+
+def test_03_and_the_readme_say_the_same_in_words():
+    root = Path(__file__).parents[1]
+    text = (root / "notebooks" / "03_evaluate.py").read_text().replace("\n# ", " ")
+    assert "an error of 0.0058 is worse than leaving them grey**, which costs 0.0038" in text
+    assert "0.0047 indoors, where grey costs 0.0042" in text
+    assert "its 0.0027 is 0.76 of the mean colour's error" in text
+    text = (root / "README.md").read_text().replace("\n", " ")
+    assert "reports 0.0058 on CelebA and 0.0047 on CVPR09. On the faces and rooms above, all grey costs 0.0038" in text
+    assert "Its 0.0027 on ImageNet is 0.76 of the mean colour's error" in text
+    for line in LIKE_000.itertuples():  # the tables above
+        below = text[text.index(f"| {line[1]} |") :]
+        mses = below.split("| MSE on `ab_unit` |")[1].split("|")
+        assert [float(mse.split()[0]) for mse in mses[:3]] == [line.grey, line.train_mean, line.oracle]

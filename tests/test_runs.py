@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +77,76 @@ def test_weights_of_64_bits_make_an_ordinary_model(here, tiny, monkeypatch):
     assert all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
 
 
+# --- a run by its path
+
+
+@pytest.fixture
+def two(here, tiny, monkeypatch):
+    """A run with two checkpoints of the best model, of steps 3 and 7, and the weights of each."""
+    monkeypatch.setattr(runtime, "device", lambda: torch.device("cpu"))
+    here.mkdir()
+    weights = {}
+    for step in (3, 7):
+        weights[step] = {name: torch.full_like(v, step) for name, v in models.build(tiny).state_dict().items()}
+        history = [{"val_mse": 1 / step, "val_loss": 1 / step}]
+        checkpoints.save(here, "best", {"model": weights[step]}, facts() | {"step": step, "history": history})
+    return weights
+
+
+def file_of(folder, step):
+    (file,) = folder.glob(f"best-{step:08d}-*.pt")
+    return file
+
+
+def has(run, weights):
+    return all(torch.equal(value, weights[name]) for name, value in run.model().state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [Path, str])
+def test_a_folder_is_opened_as_the_run_in_it(here, two, kind):
+    run = runs.open_run(kind(here))
+    assert run == Run(here) and run.facts["step"] == 7 and has(run, two[7])
+
+
+@pytest.mark.parametrize("kind", [Path, str])
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_weights_file_is_opened_as_that_one_alone(here, two, step, kind):
+    run = runs.open_run(kind(file_of(here, step)))
+    assert (run.dir, run.weights) == (here, file_of(here, step).name)
+    assert run.facts["step"] == step and run.recipe == RECIPE and not run.model().training
+    assert has(run, two[step]) and not has(run, two[10 - step])
+    assert run.history.val_mse.tolist() == [1 / step]
+
+
+def test_a_weights_file_does_without_the_rest_of_its_run_but_not_without_its_manifest(here, two, tmp_path):
+    file = Path(shutil.copy(file_of(here, 3), tmp_path))
+    with pytest.raises(ValueError, match="the manifest that belongs beside it, cannot be read; copy both files again"):
+        assert runs.open_run(file).facts
+    shutil.copy(file_of(here, 3).with_suffix(".json"), tmp_path)
+    assert has(runs.open_run(file), two[3])
+
+
+def test_a_damaged_weights_file_is_refused_and_not_replaced_by_another(here, two):
+    damage(here, "best")
+    assert runs.open_run(here).facts["step"] == 3
+    with pytest.raises(ValueError, match=r"11 of .* bytes are there; copy both files again"):
+        assert runs.open_run(file_of(here, 7)).facts
+    assert has(runs.open_run(file_of(here, 3)), two[3])
+
+
+def test_a_path_may_begin_at_home(here, two, monkeypatch):
+    monkeypatch.setenv("HOME", str(here.parent))
+    assert runs.open_run("~/run") == Run(here)
+    assert runs.open_run(f"~/run/{file_of(here, 3).name}").facts["step"] == 3
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/best-00000003-abcdef01.pt"])
+def test_where_there_is_neither_run_nor_weights_that_is_said(tmp_path, path):
+    with pytest.raises(FileNotFoundError) as caught:
+        runs.open_run(tmp_path / path)
+    assert str(caught.value) == f"{tmp_path / path}: there is no run's folder and no weights file; check the path."
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_strip_shows_the_same_photos_and_leaves_the_model_as_it_is(here, tiny, prepared, dtype):
     here.mkdir()
@@ -108,6 +179,42 @@ def test_newest_run_is_the_newest_whole_one(tmp_path):
         damage(tmp_path / "runs" / name, "best")
         newest.append(newest_run(tmp_path / "runs", tmp_path / "mirror").dir.name)
     assert newest == ["b", "c", "a", "B"]
+
+
+def test_all_runs_are_those_of_the_folder_and_then_of_its_mirror_the_newest_first(tmp_path):
+    for name, age in {"a": 300, "b": 100, "c": 200}.items():
+        trained(tmp_path / "runs" / name, age)
+        trained(tmp_path / "mirror" / name.upper(), age - 100)
+    saved(tmp_path / "runs" / "only last", 1)
+    (tmp_path / "runs" / "empty").mkdir()
+
+    def names(*args, **how):
+        return [run.dir.name for run in runs.all_runs(*args, **how)]
+
+    assert names(tmp_path / "runs") == names(str(tmp_path / "runs"), None) == ["b", "c", "a"]
+    assert names(tmp_path / "runs", tmp_path / "mirror") == ["b", "c", "a", "B", "C", "A"]
+    assert names(tmp_path / "nowhere", tmp_path / "mirror") == ["B", "C", "A"]
+    damage(tmp_path / "runs" / "c", "best")
+    assert names(tmp_path / "runs", tmp_path / "mirror") == ["b", "a", "B", "C", "A"]
+    assert names(tmp_path / "nowhere") == names(tmp_path / "nowhere", tmp_path / "runs" / "empty") == []
+
+
+def test_all_runs_of_comparisons_lie_one_folder_deeper(tmp_path):
+    for name, age in {"one/x": 100, "one/y": 300, "two/x": 200, "alone": 50}.items():
+        trained(tmp_path / name, age)
+    found = [run.dir.relative_to(tmp_path).as_posix() for run in runs.all_runs(tmp_path, pattern="*/*")]
+    assert found == ["one/x", "two/x", "one/y"]
+    assert [run.dir.name for run in runs.all_runs(tmp_path)] == ["alone"]
+
+
+def test_all_runs_are_looked_at_one_by_one(tmp_path, monkeypatch):
+    for name, age in {"a": 300, "b": 100, "c": 200}.items():
+        trained(tmp_path / name, age)
+    looked, newest = [], checkpoints.newest
+    monkeypatch.setattr(checkpoints, "newest", lambda folder, name: looked.append(folder.name) or newest(folder, name))
+    found = runs.all_runs(tmp_path)
+    assert next(found).dir.name == "b" and looked == ["b"]  # checking a checkpoint reads all of it
+    assert [run.dir.name for run in found] == ["c", "a"] and looked == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("mirror", [None, "nowhere", "empty"])
