@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -130,8 +131,9 @@ class Readable(Photos):
 def measure(predictor, files, out, *, size=None, resize=None, crop=None, part=PART, seed=0, batch_size=32, workers=0):
     """Judge a predictor on photos: a row per photo in a CSV file, written as it goes, in constant memory.
 
-    Broken off, it goes on where it was, and the file ends the same; finished with the same photos, weights and
-    settings, nothing is done again. A photo that cannot be read is a row with its `fault` and nothing else.
+    Broken off, it goes on where it was, and the file ends the same; finished with the same photos (by their names and
+    sizes), weights and settings, nothing is done again. A photo that cannot be read is a row with its `fault` and
+    nothing else; to try it again, delete the file.
 
     Args:
         predictor: a `Predictor`.
@@ -145,7 +147,7 @@ def measure(predictor, files, out, *, size=None, resize=None, crop=None, part=PA
 
     Returns:
         The rows, a DataFrame: `file`, `fault`; the columns of `metrics.errors`; `mse_ab` and `rmse_ab` (in `ab` units,
-        over both channels) and `explained`, the share of the way from the training-mean floor to 0. For the photos of
+        over both channels) and `explained`, 1 - mse / mse_train_mean. For the photos of
         the part also each of `metrics.OF_PICTURES`, for the floors too (`psnr_grey` and so on); `colourfulness_true`
         and its ratio, `colourfulness_ratio`.
 
@@ -161,7 +163,7 @@ def measure(predictor, files, out, *, size=None, resize=None, crop=None, part=PA
         "version": _VERSION, "predictor": predictor.name, "weights": predictor.weights,
         "train_mean": list(predictor.train_mean), "size": size, "resize": resize, "crop": crop, "part": part,
         "seed": seed, "batch_size": batch_size, "photos": len(files),
-        "files": hashlib.sha256("\n".join(files).encode(errors="surrogateescape")).hexdigest(),
+        "files": _fingerprint(files),
     }  # fmt: skip
     chosen = np.zeros(len(files), dtype=bool)
     chosen[np.random.default_rng(seed).choice(len(files), min(part, len(files)), replace=False)] = True
@@ -197,6 +199,14 @@ def read(path):
     how = {"encoding_errors": "surrogateescape", "keep_default_na": False, "lineterminator": "\n"}
     types = {"file": str, "fault": str} | dict.fromkeys(COLUMNS, float)
     return pd.read_csv(path, na_values={name: [""] for name in COLUMNS}, dtype=types, **how)
+
+
+def _fingerprint(files):
+    digest = hashlib.sha256()
+    for file in files:
+        size = os.stat(file).st_size if os.path.exists(file) else 0
+        digest.update(f"{file}\t{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _begun(out, facts):
@@ -249,6 +259,21 @@ def _columns(predictor, rgb, of_part, pool):
     return found | columns
 
 
+def keep(source, target):
+    """Copy the files of a folder of measurements to one that outlives this machine, or back; a target of None: nowhere.
+
+    What cannot be copied is said, and is no error.
+    """
+    if target is None:
+        return
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(source.glob("*.*")):  # of each, .csv comes before the .json that says how much of it counts
+            shutil.copyfile(path, target / path.name)
+    except OSError as error:
+        print(f"{target}: the measurements could not be copied there ({error}); they are in {source}.")
+
+
 def held_out(source, mirror=None, limit=None, seed=0):
     """The photos to judge a predictor on: all of a folder or an archive, the test photos of a named data set.
 
@@ -284,23 +309,27 @@ def held_out(source, mirror=None, limit=None, seed=0):
 
 def main(arguments=None):
     """The command line."""
+    from colorlib import failures  # which needs this module
+
     parser = argparse.ArgumentParser(prog="python -m colorlib.evaluation", description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+", help="folders of photos, or data sets by name: a table for each")
     parser.add_argument("--model", nargs="+", required=True, metavar="RUN", help="folders of runs, or weights files")
     parser.add_argument("--eccv16", nargs="?", const="", metavar="FILE", help="Zhang's released weights too")
     parser.add_argument("--out", type=Path, default=runtime.runs_dir() / "evaluation", help="where rows and tables go")
-    parser.add_argument("--size", type=int, help="side of the photos; by default, the one each was trained on")
+    parser.add_argument("--size", type=int, help="side of the photos; by default, the one the first was trained on")
     parser.add_argument("--resize", choices=["squash", "crop"], help="to that square, or the middle of it")
     parser.add_argument("--crop", type=int, help="side of the square that is then cut from the middle")
     parser.add_argument("--part", type=int, default=PART, help="photos for CIEDE2000, PSNR, SSIM and colourfulness")
+    parser.add_argument("--where", action="store_true", help="also where the first one fails: by scene, hue and so on")
     parser.add_argument("--limit", type=int, help="use at most so many photos, drawn at random")
     given = parser.parse_args(arguments)
-    how = {"size": given.size, "resize": given.resize, "crop": given.crop, "part": given.part}
     try:
         predictors = [Predictor.of(path) for path in given.model]
         if given.eccv16 is not None:
             predictors.append(Predictor.eccv16(predictors[0].train_mean, given.eccv16))
-        places = []
+        first, places = predictors[0], []
+        seen = {"size": given.size or first.size, "resize": given.resize or first.resize, "crop": given.crop}
+        how = seen | {"workers": runtime.preset().workers}
         for source in given.photos:
             files, found = held_out(source, limit=given.limit), {}
             places.append(place := tables.unused(tables.slug(Path(source).resolve().name), places))
@@ -310,10 +339,16 @@ def main(arguments=None):
                     continue
                 name = tables.unused(predictor.name, found)
                 out = given.out / f"{place}-{tables.slug(name)}.csv"
-                found[name] = measure(predictor, files, out, **how, workers=runtime.preset().workers)
-            table = tables.table(found)
-            tables.save(table, given.out / f"table-{place}")
-            print(f"\n{tables.markdown(tables.readable(table))}\n{tables.counted(found)}")
+                found[name] = measure(predictor, files, out, part=given.part, **how)
+            made = {"table": tables.table(found)}
+            if sum(rows is not None for rows in found.values()) > 1:
+                made["differences"] = tables.differences(found)
+            if given.where:
+                made |= failures.everywhere(first, files, found[first.name], **how)
+            for kind, table in made.items():
+                tables.save(table, given.out / f"{kind}-{place}")
+                print(f"\n{kind}, {source}\n\n{tables.markdown(tables.readable(table))}")
+            print(tables.counted(found))
     except (ValueError, OSError, MemoryError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -7,14 +7,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from colorlib import color, metrics, tables
+from colorlib import color, metrics, scenes, tables
 from colorlib.evaluation import Readable
 from colorlib.loading import Batches, loader, some
 from colorlib.losses import predict
 
 NEAR_GREY = 10  # chroma below which a hue means little, in `ab` units
 # Sectors of the hue angle, from the first degree on; sRGB's red is at 40, yellow 103, green 136, cyan 196, blue 306.
-HUES = {"red": 0, "yellow": 75, "green": 110, "cyan": 170, "blue": 220, "purple": 310}
+HUES = {"red": 0, "orange, brown": 50, "yellow": 85, "green": 110, "cyan": 170, "blue": 220, "purple": 310}
 CHROMAS = (0, 10, 20, 30, 45, 60, 200)
 CONTRASTS = {"flat (under 2)": 0, "low (2 to 6)": 2, "middle (6 to 12)": 6, "busy (over 12)": 12}
 _SUMS = ("pixels", "error", "grey", "train_mean", "chroma", "true_chroma")
@@ -46,14 +46,13 @@ def kinds_of_pixels(L, ab):
         `{way: (number of each pixel's class, (B, H, W), the classes' names)}`:
         "hue", by `HUES`, pixels nearer to grey than `NEAR_GREY` apart; "wheel", the same by `WHEEL` equal sectors, ""
         for near grey; "chroma", by `CHROMAS`; "contrast", by the standard deviation of L in a square of a 14th of the
-        side; "detail": small coloured things, pixels that differ by over 15 in `ab` from the mean around them (in a
-        square of a 7th of the side), before a plain or blurred or a busy background, that is with a contrast there
-        under or over 10; and the rest.
+        side; "detail": pixels with a chroma of over 15 alone, those of small things (see `small_things`) and the
+        others, each before a plain (or blurred) or a busy background, with a contrast of under or over 10; "" for the
+        rest.
     """
     chroma, angle, side = color.chroma(ab), hue_angle(ab), min(L.shape[-2:])
-    near, far = side // 14 | 1, side // 7 | 1
-    small = color.chroma(ab - local_mean(ab, far)) > 15
-    busy = local_contrast(L, far)[:, 0] > 10
+    small, around = small_things(L, ab)
+    detail = torch.where(small, 0, 2) + (around > 10)
     sectors = [f"{k * 360 // WHEEL}" for k in range(WHEEL)]
     return {
         "hue": (_class_of(angle, HUES.values()).where(chroma >= NEAR_GREY, len(HUES)), [*HUES, "near grey"]),
@@ -62,16 +61,35 @@ def kinds_of_pixels(L, ab):
             [*sectors, ""],
         ),
         "chroma": (_class_of(chroma, CHROMAS[:-1]), [f"{a} to {b}" for a, b in pairwise(CHROMAS)]),
-        "contrast": (_class_of(local_contrast(L, near)[:, 0], CONTRASTS.values()), list(CONTRASTS)),
-        "detail": (
-            torch.where(small, busy.long(), busy.long() + 2),
-            ["small thing, plain background", "small thing, busy background", "rest, plain", "rest, busy"],
-        ),
+        "contrast": (_class_of(local_contrast(L, side // 14 | 1)[:, 0], CONTRASTS.values()), list(CONTRASTS)),
+        "detail": (detail.where(chroma > 15, 4), ["small, plain", "small, busy", "large, plain", "large, busy", ""]),
     }
 
 
 def _class_of(values, starts):
     return torch.bucketize(values, torch.tensor(list(starts)[1:], device=values.device), right=True)
+
+
+def small_things(L, ab):
+    """Which pixels belong to something small of another colour than what is around it, and how busy that is.
+
+    The surroundings are a square of about a 6th of the side. Small is what fills less than half of them: a pixel whose
+    `ab` is over 15 away from their median, which the edge of a large thing does not move. (Found from means over cells
+    of a 28th of the side.)
+
+    Returns:
+        `(small, contrast)`, bool and float `(B, H, W)`: the contrast is the standard deviation of L over those pixels
+        around which are not small themselves.
+    """
+    cell = max(1, min(L.shape[-2:]) // 28)
+    coarse = F.pad(F.avg_pool2d(ab, cell, ceil_mode=True, count_include_pad=False), [2] * 4, mode="replicate")
+    around = coarse.unfold(2, 5, 1).unfold(3, 5, 1).flatten(-2).median(dim=-1).values
+    around = F.interpolate(around, scale_factor=cell, mode="nearest")[..., : ab.shape[-2], : ab.shape[-1]]
+    small = color.chroma(ab - around) > 15
+    rest, window = (~small[:, None]).float(), 5 * cell | 1
+    share = local_mean(rest, window).clamp(min=1e-6)
+    mean, square = (local_mean(rest * x, window) / share for x in (L, L**2))
+    return small, (square - mean**2).clamp(min=0).sqrt()[:, 0]
 
 
 @torch.no_grad()
@@ -117,7 +135,7 @@ def table_of(sums):
     """One way of `by_pixel` as a table: a DataFrame by class of pixels, with 95 % intervals over photos.
 
     `share of pixels`; MSE; that of the mean colour and of all grey on the same pixels; `explained`, from the mean
-    colour; `of all grey`, the ratio to its MSE; and `chroma of the truth's`.
+    colour; `MSE ratio to grey`, the ratio to its MSE; and `chroma ratio`.
     """
     total, lines = sums.pixels.sum(), {}
     for name in sums.index.unique("class"):
@@ -127,9 +145,25 @@ def table_of(sums):
             line |= tables.ratio("MSE", part.error, n)
             line |= {"mean colour": part.train_mean.sum() / n.sum(), "all grey": part.grey.sum() / n.sum()}
             line |= tables.ratio("explained", part.error, part.train_mean, lambda ratio: 1 - ratio)
-            line |= tables.ratio("of all grey", part.error, part.grey)
-            lines[name] = line | tables.ratio("chroma of the truth's", part.chroma, part.true_chroma)
+            line |= tables.ratio("MSE ratio to grey", part.error, part.grey)
+            lines[name] = line | tables.ratio("chroma ratio", part.chroma, part.true_chroma)
     return pd.DataFrame(lines).T.rename_axis("pixels")
+
+
+def everywhere(predictor, files, rows, **how):
+    """All tables of where a predictor fails: by kind of scene, if paths tell it, and by each of `kinds_of_pixels`.
+
+    Args:
+        rows: what `evaluation.measure` returned for the same files.
+        how: as for `by_pixel`.
+
+    Returns:
+        `{"scenes" and the names of the ways: table}`.
+    """
+    groups, found = scenes.of_files(files), {}
+    if any(groups):
+        found["scenes"] = tables.by_group(rows, groups)
+    return found | {way: table_of(sums) for way, sums in by_pixel(predictor, files, **how).items()}
 
 
 def strength(sums):
@@ -140,7 +174,7 @@ def strength(sums):
     """
     table, total = table_of(sums), sums.groupby("class").sum()
     true = (total.true_chroma / total.pixels)[table.index]
-    return true, *(true * table[f"chroma of the truth's{end}"] for end in ("", " from", " to"))
+    return true, *(true * table[f"chroma ratio{end}"] for end in ("", " from", " to"))
 
 
 def colours_by_lightness(files, n=9, size=64, workers=0, most=2000):
@@ -164,7 +198,7 @@ def by_temperature(predictor, files, temperatures, *, batch_size=32, workers=0, 
     """What a network that chooses among colours makes of photos at several temperatures.
 
     Returns:
-        DataFrame by `T`: `MSE`, and `chroma of the truth's`, each with its 95 % interval over photos.
+        DataFrame by `T`: `MSE`, and `chroma ratio`, each with its 95 % interval over photos.
     """
     before, lines = predictor.model.T, {}
     try:
@@ -173,7 +207,7 @@ def by_temperature(predictor, files, temperatures, *, batch_size=32, workers=0, 
             sums = by_pixel(predictor, files, batch_size=batch_size, workers=workers, **photo_settings)["chroma"]
             sums = sums.groupby("photo").sum()
             line = tables.ratio("MSE", sums.error, sums.pixels)
-            lines[T] = line | tables.ratio("chroma of the truth's", sums.chroma, sums.true_chroma)
+            lines[T] = line | tables.ratio("chroma ratio", sums.chroma, sums.true_chroma)
     finally:
         predictor.model.T = before
     return pd.DataFrame(lines).T.rename_axis("T")

@@ -287,7 +287,14 @@ def intervals(tables, column, reference=None, label=None):
     for ax, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items()):
         value, low, high = (table[f"{column}{end}"].astype(float) for end in ("", " from", " to"))
         place = np.arange(len(table))
-        ax.errorbar(value, place, xerr=[(value - low).fillna(0), (high - value).fillna(0)], fmt="o", ms=4, capsize=2)
+        ax.errorbar(
+            value,
+            place,
+            xerr=[part.clip(lower=0).fillna(0) for part in (value - low, high - value)],
+            fmt="o",
+            ms=4,
+            capsize=2,
+        )
         if reference is not None:
             ax.axvline(reference, color="0.6", linestyle="--", linewidth=1)
         ax.set(
@@ -310,8 +317,8 @@ def hue_wheel(table, width=15):
     colours = color.lab_to_rgb(torch.full_like(ab[:, :1], 65), ab)[0, :, 0].T.numpy() / 255
     titles = {
         "share of pixels": "share of the pixels",
-        "of all grey": "error / error of all grey",
-        "chroma of the truth's": "chroma / true chroma",
+        "MSE ratio to grey": "error / error of all grey",
+        "chroma ratio": "chroma / true chroma",
     }
     figure = Figure(figsize=(10.8, 3.8), layout="constrained")
     for ax, (column, title) in zip(figure.subplots(1, 3, subplot_kw={"projection": "polar"}), titles.items()):
@@ -354,7 +361,8 @@ def swatches(rows, columns, side=0.62):
     for L, ab in rows.values():
         L, ab = torch.as_tensor(L).float().view(1, 1, 1, -1), torch.as_tensor(ab).float().T[None, :, None]
         pictures.append(color.lab_to_rgb(L, ab)[0].permute(1, 2, 0).numpy())
-    figure = Figure(figsize=(3.2 + side * len(columns), 0.5 + side * len(rows)), layout="constrained")
+    room = 0.5 + 0.08 * max(map(len, labels))  # inches: the layout leaves too little beside a picture
+    figure = Figure(figsize=(2 * room + side * len(columns), 0.5 + side * len(rows)), layout="constrained")
     ax = figure.subplots()
     ax.imshow(np.concatenate(pictures), aspect="equal")
     ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(labels)), yticklabels=labels)

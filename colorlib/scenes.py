@@ -7,10 +7,11 @@ import os
 import re
 import string
 import tempfile
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from colorlib import downloads
+from colorlib import data, downloads
 
 # WordNet's ids are sorted by field, so that ImageNet's 1,000 classes fall into ranges. Each is given by the first and
 # the last of its classes; how many it has follows. The word decides: hay and a menu are food, a bubble is scenery.
@@ -102,6 +103,8 @@ _CONTAINERS = {"", *string.ascii_lowercase} | set(
     "raw resize resized set small test testing testset train training trainset val valid validation".split()
 )
 
+_MARKERS = ("Images", "indoorCVPR_09", "img_align_celeba")  # folders that tell of which set the photos below are
+
 _LISTS = (
     downloads.File("categories_places365.txt", checksum="md5:06c963b85866bd0649f97cb43dd16673"),
     downloads.File("places365_val.txt", checksum="md5:e9f2fd57bfd9d07630173f4e8708e4b1"),
@@ -150,12 +153,12 @@ def scene_of(path):
     folders = path.split("/")[:-1]
     keys = [_key(folder) for folder in folders]
     pairs = [f"{above}_{below}" for above, below in pairwise(keys)]
-    top = next((i for i, folder in enumerate(folders) if folder in ("Images", "indoorCVPR_09")), len(folders))
+    top = next((i for i, folder in enumerate(folders) if folder in _MARKERS[:2]), len(folders))
     for table, known in ((_MIT, keys[top:]), (_PLACES, keys + pairs), (_MIT, keys)):
         for key in reversed(known):  # two folders say more than one, and the deepest says most
             if key in table:
                 return table[key]
-    if "img_align_celeba" in folders:
+    if _MARKERS[2] in folders:
         return "faces"
     words = (set(re.split(r"[\W\d_]+", folder.lower())) for folder in folders)  # "train_256" is a container, too
     series = re.fullmatch(r"(.*[^\W\d_])[\W_]*\d+", path.rsplit("/", 1)[-1].rpartition(".")[0])
@@ -163,30 +166,32 @@ def scene_of(path):
     return next((folder for folder, of in zip(folders, words) if not of <= _CONTAINERS), told)
 
 
-def of_files(files):
-    """The group of each of some files, "" where nothing is known; the name of a folder that all are in is none."""
-    files = [Path(file) for file in files]
-    above = Path(os.path.commonpath([file.parent for file in files]))
-    found = [(file, scene_of(file)) for file in files]
-    return [scene_of(file.relative_to(above)) if group in above.parts else group for file, group in found]
+def of_files(files, classes=None):
+    """The group of each of some files: a list of str, "" where nothing is known.
 
-
-def groups(prepared, split, classes=None):
-    """The group of each of `prepared.files(split)`, in that order.
+    Of prepared photos, the original's path counts, below the folder of its set. A folder that all are in tells nothing,
+    unless nothing else does.
 
     Args:
-        prepared: a `data.Prepared`.
-        split: "train", "val" or "test".
         classes: bare file name -> class, written as a path, for files whose own path does not tell.
-
-    Returns:
-        A list of str, "" where nothing is known.
     """
-    classes, found = classes or {}, []
-    for source in prepared.kept.source[prepared.kept.split == split]:
-        file = source.rsplit("/", 1)[-1]
-        found.append(scene_of(f"{classes[file]}/{file}" if file in classes else source))
-    return found
+    classes, paths = classes or {}, [_original(Path(file)) for file in files]
+    above = Path(os.path.commonpath([path.parent for path in paths]))
+    marker = [part for part in above.parts if part in _MARKERS][-1:]
+    below = [path.relative_to(above) for path in paths]
+    found = [scene_of(Path(*marker, classes.get(path.name, "").strip("/"), path)) for path in below]
+    return found if any(found) else [scene_of(Path(above.name, path)) for path in below]
+
+
+def _original(file):
+    folder = next((parent for parent in file.parents if (parent / "manifest.csv").is_file()), None)
+    return Path("/", _originals(folder)[file.relative_to(folder).as_posix()]) if folder else file
+
+
+@lru_cache(maxsize=4)
+def _originals(folder):
+    manifest = data.Prepared(folder).manifest
+    return dict(zip(manifest.file, manifest.source))
 
 
 def places_val_classes(root, places=()):
@@ -199,7 +204,7 @@ def places_val_classes(root, places=()):
         places: more folders in which the two lists or their archive may be.
 
     Returns:
-        Bare file name -> class, such as "Places365_val_00000001.jpg" -> "/s/sky": what `groups` takes as `classes`.
+        Bare file name -> class, such as "Places365_val_00000001.jpg" -> "/s/sky": what `of_files` takes as `classes`.
 
     Raises:
         ConnectionError: if the archive cannot be fetched; says why.

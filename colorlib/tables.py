@@ -14,22 +14,27 @@ from colorlib.metrics import FLOORS
 # How tables call what has an interval, and the digits after the point of every number.
 MEANS = {"mse": "MSE", "ciede2000": "CIEDE2000", "psnr": "PSNR", "ssim": "SSIM", "colourfulness": "colourfulness"}
 _DIGITS = {
-    "MSE": 5, "raw ab": 1, "RMSE": 2, "explained": 2, "share": 3, "CIEDE2000": 2, "PSNR": 2, "SSIM": 3,
-    "colourfulness": 1, "of the truth's": 2, "chroma of the truth's": 2, "of all grey": 2, "share of pixels": 3,
+    "MSE": 5, "MSE in ab": 1, "RMSE": 2, "explained": 2, "share": 3, "CIEDE2000": 2, "PSNR": 2, "SSIM": 3,
+    "colourfulness": 1, "colourfulness ratio": 2, "chroma ratio": 2, "MSE ratio to grey": 2, "share of pixels": 3,
 }  # fmt: skip
+
+
+FEWEST = 20  # photos below which there is no interval: of exponential values, that of 5 holds the mean in 78 % of cases
 
 
 def interval(values, below=None, level=0.95, seed=0):
     """Bootstrap interval of the mean over photos (percentile, 2,000 resamples): `(low, high)`.
 
-    With fewer than two photos, or values that are not finite, there is none: `(nan, nan)`.
+    With fewer than `FEWEST` photos, or values that are not finite, there is none: `(nan, nan)`.
 
     Args:
         values: one for each photo.
-        below: one for each photo too; then it is the interval of the ratio of the two means.
+        below: one for each photo too; then it is the interval of the ratio of the two means. Photos with 0 there do
+            not count as photos.
     """
     parts = [np.asarray(part, dtype=float) for part in (values, below) if part is not None]
-    if len(parts[0]) < 2 or not np.isfinite(parts).all():
+    n = len(parts[0]) if below is None else np.count_nonzero(parts[1])
+    if n < FEWEST or not np.isfinite(parts).all():
         return np.nan, np.nan
     how = {"n_resamples": 2000, "batch": 100, "method": "percentile", "rng": np.random.default_rng(seed)}
     statistic = np.mean if below is None else _ratio
@@ -54,9 +59,10 @@ def table(measured):
     Returns:
         DataFrame by predictor. Each of MSE (on `ab_unit`), explained, CIEDE2000, PSNR, SSIM, colourfulness and "of the
         truth's", its ratio to the truth's, is followed by its 95 % interval over photos (`MSE from`, `MSE to`).
-        "raw ab" is the MSE x 255^2 and RMSE its root. "explained" is the share of the way from the training-mean floor
-        to 0. The floors are the first predictor's: if another one was trained on other photos, its training mean is
-        another, and it is that one from which its own "explained" counts.
+        "MSE in ab" is the MSE x 255^2 and RMSE its root. "explained" is a skill score: 1 - MSE / MSE of the training
+        photos' mean colour, of the means over photos (the mean of the photos' own shares is something else). The floors
+        are the first predictor's: if another one was trained on other photos, its training mean is another, and it is
+        that one from which its own "explained" counts.
 
     Raises:
         ValueError: if they were not measured on the same photos, or no photo could be read.
@@ -64,10 +70,16 @@ def table(measured):
     firsts = next(iter(measured.values()))
     lines = {label: _line(_good(firsts), f"_{name}") for name, label in FLOORS.items()}
     for name, rows in measured.items():
-        if rows is not None and rows.file.tolist() != firsts.file.tolist():
-            raise ValueError(f"{name} was not measured on the same photos as {next(iter(measured))}.")
+        if rows is not None and not _same_photos(rows, firsts):
+            raise ValueError(f"{name} was not measured on the same pixels as {next(iter(measured))}.")
         lines[name] = {} if rows is None else _line(_good(rows), "")
     return pd.DataFrame(lines).T.rename_axis("predictor")
+
+
+def _same_photos(rows, others):
+    # The errors of all grey depend on the pixels alone: another size or crop would show.
+    same = rows.file.tolist() == others.file.tolist()
+    return same and np.allclose(rows.mse_grey, others.mse_grey, rtol=1e-3, atol=0, equal_nan=True)
 
 
 def _good(rows):
@@ -88,10 +100,10 @@ def _line(rows, of):
             values = values.dropna()
         line |= _with_interval(label, values.mean(skipna=False), interval(values))
         if name == "mse":
-            line |= {"raw ab": line["MSE"] * 255**2, "RMSE": line["MSE"] ** 0.5 * 255}
+            line |= {"MSE in ab": line["MSE"] * 255**2, "RMSE": line["MSE"] ** 0.5 * 255}
             line |= ratio("explained", values, rows.mse_train_mean, lambda ratio: 1 - ratio)
         if name == "colourfulness":
-            line |= ratio("of the truth's", values, rows.loc[values.index, "colourfulness_true"])
+            line |= ratio("colourfulness ratio", values, rows.loc[values.index, "colourfulness_true"])
     return line
 
 
@@ -112,7 +124,9 @@ def ratio(label, values, below, change=lambda ratio: ratio):
 
 
 def by_group(rows, groups):
-    """The same by group of photos: DataFrame with `photos`, MSE, floor, explained and colour strength, the best first.
+    """The same by group of photos: DataFrame with `photos`, MSE, floor, explained and colour strength.
+
+    The best come first, and last those of fewer than `FEWEST` photos, which have no intervals.
 
     Args:
         rows: as for `table`.
@@ -125,13 +139,15 @@ def by_group(rows, groups):
     for group, part in rows.assign(group=list(groups)).groupby("group", sort=True):
         part = part[part.fault == ""] if "fault" in part else part
         if group and len(part):
-            lines[group] = {"photos": len(part)} | _with_interval("MSE", part.mse.mean(), interval(part.mse))
+            lines[group] = {"photos": len(part)}
+            lines[group] |= _with_interval("MSE", part.mse.mean(skipna=False), interval(part.mse))
             lines[group]["mean colour"] = part.mse_train_mean.mean()
             lines[group] |= ratio("explained", part.mse, part.mse_train_mean, lambda ratio: 1 - ratio)
-            lines[group] |= ratio("chroma of the truth's", part.chroma, part.true_chroma)
+            lines[group] |= ratio("chroma ratio", part.chroma, part.true_chroma)
     if not lines:
         raise ValueError("none of the photos belongs to a group that could be measured.")
-    return pd.DataFrame(lines).T.sort_values("explained", ascending=False).rename_axis("group")
+    frame = pd.DataFrame(lines).T.sort_values("explained", ascending=False).rename_axis("group")
+    return frame.sort_values("photos", key=lambda n: n < FEWEST, kind="stable")
 
 
 def difference(first, second, measure="mse"):
@@ -154,6 +170,26 @@ def difference(first, second, measure="mse"):
     return pd.Series(found)
 
 
+def differences(measured):
+    """Each predictor against the first, photo by photo: `difference` in MSE and in CIEDE2000 (below 0: better).
+
+    Args:
+        measured: as for `table`.
+
+    Returns:
+        DataFrame by predictor and measure.
+    """
+    (first, firsts), *others = measured.items()
+    lines = {
+        (name, f"{MEANS[measure]}, less that of {first}"): difference(rows, firsts, measure)
+        for name, rows in others
+        if rows is not None
+        for measure in ("mse", "ciede2000")
+        if rows[measure].notna().any()
+    }
+    return pd.DataFrame(lines).T.rename(columns={end: f"difference {end}" for end in ("from", "to")})
+
+
 def beside_published(source, measured):
     """What a document states, and what we found, in one table; "published" marks what is not ours.
 
@@ -172,7 +208,7 @@ def beside_published(source, measured):
         line = {f"published by {source}": stated.published[key] if known else np.nan}
         if key in measured:
             rows = _good(measured[key])
-            line |= _with_interval("MSE", rows.mse.mean(), interval(rows.mse)) | {"photos": len(rows)}
+            line |= _with_interval("MSE", rows.mse.mean(skipna=False), interval(rows.mse)) | {"photos": len(rows)}
             line |= {label: rows[f"mse_{name}"].mean() for name, label in FLOORS.items()}
         lines[key] = line | {"about the published one": stated.protocol[key] if known else "it states none"}
     columns = [f"published by {source}", "MSE", "MSE from", "MSE to", "photos", *FLOORS.values()]

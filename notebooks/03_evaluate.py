@@ -69,8 +69,6 @@ print(f"Using the project in {root}")
 # Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
 
 # %%
-import shutil
-
 import torch
 
 from colorlib import color, evaluation, failures, loading, losses, metrics, photos, plots, recipes
@@ -79,8 +77,8 @@ from colorlib.colorize import colorize
 
 # %% [markdown]
 # The last four fields take data sets by name, or folders with photos of them or like them: `cvpr09` and `celeba` fetch
-# their official test parts, `imagenet` and `places365` mean the test photos that `01_data` set aside. An empty field
-# leaves its lines without figures of ours. At most `max_photos` of each are used, drawn at random (document 000 used
+# their official test parts, the name of the set that the network was trained on means its test photos, and any other
+# name a set that is prepared whole for it, which may take long. An empty field leaves its lines without figures of ours. At most `max_photos` of each are used, drawn at random (document 000 used
 # 10,000 of ImageNet), and for the slower measures at most `picture_photos` of these. With `every_recipe` the newest run
 # of each recipe is measured that was trained on the same photos; `released_network` adds Zhang's own, a download of
 # 129 MB.
@@ -123,8 +121,8 @@ print("To be measured:", ", ".join(networks))
 
 # %%
 out, kept = (root and root / "evaluation" / run.dir.name for root in (runtime.runs_dir(), mirror))
-if kept and kept.is_dir():  # what an earlier session measured
-    shutil.copytree(kept, out, dirs_exist_ok=True)
+if kept and not out.is_dir():  # what an earlier session measured
+    evaluation.keep(kept, out)
 
 
 def measure(files, name):
@@ -134,6 +132,7 @@ def measure(files, name):
     for label, network in networks.items():
         path = out / f"{name}-{tables.slug(label)}.csv"
         rows[label] = network and evaluation.measure(network, files, path, **how)
+        evaluation.keep(out, kept)
     print(f"{name}: {tables.counted(rows)}")
     return rows
 
@@ -141,8 +140,8 @@ def measure(files, name):
 # %% [markdown]
 # What is known of one photo, here the first validation photo: the error on the scale of all published figures (`mse`, on
 # `ab_unit`), the same in plain `ab` units (`mse_ab`, `rmse_ab`), and the errors of answers that need no network: all
-# grey, the training photos' mean colour, and an oracle's, the photo's own mean. `explained` is the share of the way from
-# the training photos' mean to 0. `chroma` is how far the colours are from grey. The rest is about the picture put
+# grey, the training photos' mean colour, and an oracle's, the photo's own mean. `explained` is 1 less the error's
+# ratio to that of the training photos' mean colour: 1 is perfect, 0 no better than that colour. `chroma` is how far the colours are from grey. The rest is about the picture put
 # together: the difference as people see it (CIEDE2000), PSNR and SSIM, and how colourful it looks.
 
 # %%
@@ -154,9 +153,10 @@ plots.show_table(first[["file", "fault", *evaluation.COLUMNS]].T)
 # %% [markdown]
 # ## Set it beside the floors
 # Means over photos. The bracket behind each tells how far it would move with other photos of the same kind: the photos
-# are drawn anew 2,000 times, with replacement, and 95 % of the means lie in it. `explained` is the line that matters:
-# above 0 the network knows something about colour, below 0 its guesses do harm. The sample's crops overlap and come from
-# few scenes, so for them the brackets are narrower than they should be.
+# are drawn anew 2,000 times, with replacement, and 95 % of the means lie in it. `explained` is the line that matters, a
+# skill score: 1 - MSE / MSE of the training photos' mean colour, both of them means over all photos. Above 0 the network
+# knows something about colour, below 0 its guesses do harm. The sample's crops overlap and come from few scenes, so for
+# them the brackets are narrower than they should be. For fewer than 20 photos there are none: they could not be believed.
 
 # %%
 for part, rows in measured.items():
@@ -169,7 +169,7 @@ for part, rows in measured.items():
 # Look at the line of all grey: many a measure is kind to it. Most of a picture is its lightness, which is given, so that
 # SSIM and PSNR are high whatever the colour; and a dull answer is never far from anything. That is why a number without
 # its floors says so little. In words, with the difference to the mean colour photo by photo, which is known better than
-# the two means are:
+# the two means are; and so are other networks compared with the first one, if there are any:
 
 # %%
 for part, rows in measured.items():
@@ -178,9 +178,12 @@ for part, rows in measured.items():
     gap = tables.difference(ours, floor)
     verdict = "BETTER" if gap["to"] < 0 else "WORSE" if gap["from"] > 0 else "not clearly different"
     print(f"{part}: {verdict} than the mean colour; the MSE differs by {gap.difference:+.5f}")
-    print(
-        f"({gap['from']:+.5f} to {gap['to']:+.5f}), and is lower on {gap['first lower']:.0%} of the photos."
-    )
+    low, high, share = gap["from"], gap["to"], gap["first lower"]
+    print(f"({low:+.5f} to {high:+.5f}), and is lower on {share:.0%} of the photos.")
+    if len(rows) > 1:
+        table = tables.differences(rows)
+        tables.save(table, out / f"differences-{part}")
+        plots.show_table(tables.readable(table))
 
 # %% [markdown]
 # With the sample, expect a gap. Its validation photos are parts of the scenes that the network was trained on; its test
@@ -200,7 +203,8 @@ given = {}
 for name, source in sources.items():
     try:
         if source:
-            tested = evaluation.held_out(source, mirror and mirror / "data", max_photos)
+            own = prepared.folder if source == prepared.name else source
+            tested = evaluation.held_out(own, mirror and mirror / "data", max_photos)
             given[name] = measure(tested, name)
     except (OSError, ValueError) as error:
         print(f"{name} is left out: {error}")
@@ -228,8 +232,9 @@ stated = recipes.PUBLISHED.query("source == 'document 000' and measure == 'MSE'"
 like = recipes.LIKE_000.rename(columns=metrics.FLOORS)
 like.insert(1, "published by document 000", stated.published)
 grey, flat = like[metrics.FLOORS["grey"]], like[metrics.FLOORS["train_mean"]]
-like["published, of all grey"] = (stated.published / grey).round(2)
-like["published, of the mean colour"] = (stated.published / flat).round(2)
+like["published / all grey"] = (stated.published / grey).round(2)
+like["published / mean colour"] = (stated.published / flat).round(2)
+tables.save(like, out / "table-floors-of-document-000")
 plots.show_table(like)
 plots.show(
     plots.beside_floors(like), "03_floors", "Published errors of document 000 beside the floors"
@@ -237,20 +242,22 @@ plots.show(
 
 # %% [markdown]
 # If its faces were like these, **a network with an error of 0.0058 is worse than leaving them grey**, which costs 0.0038;
-# and so is one with 0.0047 indoors, where grey costs 0.0042. On photos like ImageNet's its 0.0027 is 0.76 of the mean
-# colour's error: that network did learn something. Without the floors, the three numbers look like three grades of good.
-# (Other explanations are possible: other photos, or another scale. With the floors printed, there would be no doubt.)
+# and so is one with 0.0047 indoors, where grey costs 0.0042. If its ImageNet photos were like these, its 0.0027 is 0.76 of
+# the mean colour's error, and that network did learn something. These are the middles of photos; whole ones squashed to
+# 224 x 224, as in the document, say it louder: 1.64 and 1.17 of all grey, and 0.78 of the mean colour. Without the floors,
+# the three numbers look like three grades of good. (Other explanations are possible: other photos, or another scale. With
+# the floors printed, there would be no doubt.)
 #
-# Document 001 also graded its results by eye. It gives no count, but three percentages with two decimals each say a lot:
+# Document 001 also graded its results by eye, in "estimated percentages". It gives no count. If the estimate was made by
+# counting, the decimals tell of how many:
 
 # %%
 graded = recipes.PUBLISHED[recipes.PUBLISHED.measure.str.startswith("graded")]
 graded = graded.set_index("measure").published.rename_axis("kind")
 n = next(n for n in range(1, 10_000) if ((graded * n).round() / n).round(4).equals(graded))
 counts = (graded * n).round().astype(int).to_dict()
-print(
-    f"The smallest number of photos that gives these percentages is {n} (inferred, not published)."
-)
+print(f"The smallest number of photos with these percentages is {n} (inferred, not published).")
+tables.save(tables.shares(counts), out / "table-grades-of-document-001")
 plots.show_table(tables.readable(tables.shares(counts)))
 
 # %% [markdown]
@@ -268,11 +275,11 @@ if prepared.name in ("places365", "places365-large"):  # their paths do not tell
         classes = scenes.places_val_classes(runtime.data_dir(), [mirror / "data"] if mirror else [])
     except OSError as error:
         print(f"Without the official list of classes: {error}")
-groups = {part: scenes.groups(prepared, part, classes) for part in files}
-everything = {f"{prepared.name}, {part}": (measured[part], groups[part]) for part in files}
-for name, rows in given.items():
-    everything[name] = rows, [of or name for of in scenes.of_files(rows[recipe.name].file)]
-by_scene = {name: tables.by_group(rows[recipe.name], of) for name, (rows, of) in everything.items()}
+by_scene = {}
+for name, rows in (measured | given).items():
+    rows = rows[recipe.name]
+    groups = [group or name for group in scenes.of_files(rows.file, classes)]
+    by_scene[name] = tables.by_group(rows, groups)
 
 # %% [markdown]
 # The best first, by the share of the mean colour's error that the network does away with:
@@ -288,12 +295,14 @@ plots.show(figure, "03_scenes", "Share of the mean colour's error explained, by 
 # %% [markdown]
 # ## By colour
 # Document 001: good "at predicting green and blue", not good "at predicting yellow and red", because there are fewer of
-# these to learn from. So the pixels of validation photos are sorted by their true hue. Beware of the floor here: the training photos' mean
+# these to learn from, "one possible reason". So the pixels of the validation and test photos are sorted by their true hue
+# (nothing was trained on them; validation only chose the epoch). Beware of the floor here: the training photos' mean
 # colour is a warm one, so that it is a hard rival where the truth is yellow and an easy one where it is blue. All grey
-# takes no side: below 1, `of all grey` says that a network's guess helps with that hue.
+# takes no side: below 1, `MSE ratio to grey` says that a network's guess helps with that hue.
 
 # %%
-looked_at = loading.evenly(files["val"], min(len(files["val"]), 2000))
+looked_at = [file for part in files.values() for file in part]
+looked_at = loading.evenly(looked_at, min(len(looked_at), 2000))
 how = {"size": recipe.size, "resize": recipe.resize, "workers": workers}
 sums = failures.by_pixel(mine, looked_at, **how)
 by = {way: failures.table_of(part) for way, part in sums.items()}
@@ -348,21 +357,25 @@ plots.show(figure, "03_brown", "What a network paints that knows nothing but a p
 
 # %%
 folders = (runtime.runs_dir(), mirror and mirror / "runs")
-found = [each for pattern in ("*", "*/*") for each in runs.all_runs(*folders, pattern)]
-choosers = [each for each in found if each.recipe.loss == "cross-entropy"]
-if choosers:
-    network = evaluation.Predictor.of(choosers[0])
+found = (each for pattern in ("*", "*/*") for each in runs.all_runs(*folders, pattern))
+alike = (each for each in found if each.facts["data"]["fingerprint"] == prepared.fingerprint)
+chooser = next((each for each in alike if each.recipe.loss == "cross-entropy"), None)
+if chooser:
+    network = evaluation.Predictor.of(chooser)
     table = failures.by_temperature(network, looked_at, [1, 0.7, 0.38, 0.2, 0], **how)
-    print(f"{choosers[0].dir}, {len(looked_at)} photos:")
+    tables.save(table, out / "temperatures")
+    print(f"{chooser.dir}, {len(looked_at)} photos:")
     plots.show_table(tables.readable(table))
 else:
-    print("There is no run yet of a network that chooses: train `zhang`, or the comparison in 02.")
+    print("No network that chooses was trained on these photos: train `zhang`, or compare in 02.")
 
 # %% [markdown]
 # ## Small things before busy or blurred backgrounds
-# Document 000: "fails to capture small details when the background is complex or blurred". A small thing is, here, a
-# pixel whose colour differs by more than 15 from the mean around it; a background is busy where lightness varies a lot.
-# The second table and figure ask the same of all pixels: does the error grow with the contrast around them?
+# Document 000: "fails to capture small details when the background is complex or blurred". A small thing is, here, what
+# fills less than half of a square around it (about a 6th of the photo's side), in another colour than the rest of it. The
+# rest is busy or plain by how much lightness varies in it; blurred, it would count as plain. Only pixels with a chroma of
+# over 15 are compared, so that small and large are about as colourful. The second table and figure ask of all pixels: does
+# the error grow with the contrast around them?
 
 # %%
 for way in ("detail", "contrast"):
@@ -379,18 +392,18 @@ plots.show(figure, "03_details", "Share explained, for small things and by local
 
 # %%
 def extremes(rows, part, per_row=2):
-    ranked, middle = rows.dropna(subset="mse").sort_values("mse"), (len(rows) - per_row) // 2
-    groups = {"best": ranked[:per_row], "middle": ranked[middle : middle + per_row]}
-    groups |= {"worst": ranked[-per_row:], "random": ranked.sample(per_row, random_state=0)}
+    ranked = rows.dropna(subset="mse").sort_values("mse")
+    half, n = len(ranked) // 2, min(per_row, len(ranked))
+    groups = {"best": ranked[:n], "middle": ranked[half:][:n], "worst": ranked[-n:]}
+    groups["random"] = ranked.sample(n, random_state=0)
     pictures, captions = [], []
     for group, chosen in groups.items():
-        truths = [photos.open_photo(file) for file in chosen.file]
-        painted = [colorize(mine.model, truth, recipe.size) for truth in truths]
-        maps = [plots.error_map(new, old) for new, old in zip(painted, truths)]
-        columns = zip(map(plots.grey, truths), truths, painted, maps)
-        pictures.append([picture for one in columns for picture in one])
+        pictures.append([])
+        for truth in map(photos.open_photo, chosen.file):
+            painted = colorize(mine.model, truth, recipe.size)
+            pictures[-1] += [plots.grey(truth), truth, painted, plots.error_map(painted, truth)]
         captions.append([x for mse in chosen.mse for x in (f"{group}: MSE {mse:.5f}", "", "", "")])
-    figure = plots.grid(pictures, ["grey", "truth", "prediction", "error"] * per_row, captions)
+    figure = plots.grid(pictures, ["grey", "truth", "prediction", "error"] * n, captions)
     plots.show(figure, f"03_{part}", f"Best, middle, worst and random {part} photos")
 
 
@@ -411,8 +424,7 @@ if "test" in measured:
 # - What a document says about its failures can be tested: sort the pixels or the photos, and measure.
 
 # %%
-if kept:
-    shutil.copytree(out, kept, dirs_exist_ok=True)
+evaluation.keep(out, kept)
 tables_made = sorted(path.name for path in out.glob("*.md"))
 print(f"In {kept or out}: the numbers of each photo, and {', '.join(tables_made)}")
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from colorlib import (
     datasets,
     downloads,
     evaluation,
+    failures,
     loading,
     losses,
     metrics,
@@ -292,8 +294,8 @@ def test_a_model_that_knows_the_truth_is_perfect_from_the_photos_to_the_table(fi
         assert (found[name] == value).all(), name
     assert found.chroma.equals(found.true_chroma) and found.colourfulness.equals(found.colourfulness_true)
     ours = text.loc["truth"]
-    assert ours["PSNR (95 %)"] == "∞" and ours["MSE (95 %)"] == "0.00000 (0.00000 to 0.00000)"
-    assert ours["SSIM (95 %)"] == "1.000 (1.000 to 1.000)" and ours["of the truth's (95 %)"] == "1.00 (1.00 to 1.00)"
+    assert ours["PSNR (95 %)"] == "∞" and ours["MSE (95 %)"] == "0.00000"
+    assert ours["SSIM (95 %)"] == "1.000" and ours["colourfulness ratio (95 %)"] == "1.00"
     assert "| ∞ |" in (tmp_path / "table.md").read_text(encoding="utf-8")
     assert pd.read_csv(tmp_path / "table.csv", index_col="predictor").PSNR["truth"] == np.inf
 
@@ -628,6 +630,15 @@ def test_making_a_file_anew_may_be_broken_off_too(judged, seven, undisturbed, ou
     assert contents(out.parent) == undisturbed
 
 
+def test_a_photo_that_was_replaced_by_another_is_noticed(judged, seven, out, tmp_path, capsys):
+    files = [Path(shutil.copy(file, tmp_path)) for file in seven]
+    measure(judged, files, out, **HOW)
+    shutil.copy(seven[0], files[6])
+    again = measure(judged, files, out, **HOW)
+    assert "rows.csv was made with other weights, photos or settings: it is made anew." in capsys.readouterr().out
+    assert again.mse[6] == again.mse[0]
+
+
 NAMES = [
     'comma, and "quotes".png',
     "line\nbreak.png",
@@ -940,8 +951,15 @@ def test_command_takes_several_runs_and_several_folders(run, photo_folder, tmp_p
     models_ = [str(run), str(weights_of(run, 3)), str(weights_of(run, 5))]
     places = [str(photo_folder / name) for name in ("val", "test")]
     main([*places, "--model", *models_, "--out", str(tmp_path), "--part", "0", "--size", "32", "--resize", "squash"])
-    assert len(table_in(capsys.readouterr().out)) == 2 * (2 + 3 + 3)
+    printed = capsys.readouterr().out
     for place in ("val", "test"):
+        for kind, n in (("table", 3 + 3), ("differences", 2)):  # the floors and the runs; two runs against the first
+            text = (tmp_path / f"{kind}-{place}.md").read_text(encoding="utf-8")
+            assert text in printed and len(text.splitlines()) == 2 + n
+        third = pd.read_csv(tmp_path / f"differences-{place}.csv").iloc[1]
+        assert (
+            third.iloc[0] == "quick (none) 3" and third.difference == third["first lower"] == 0
+        )  # it is the first one
         table = pd.read_csv(tmp_path / f"table-{place}.csv", index_col="predictor")
         assert table.index.tolist()[3:] == ["quick (none)", "quick (none) 2", "quick (none) 3"]
         assert table.MSE.iloc[3] == table.MSE.iloc[5] != table.MSE.iloc[4]
@@ -978,16 +996,32 @@ def test_command_compares_with_eccv16_or_leaves_its_line_empty(
     monkeypatch.setattr(models, "eccv16", lambda *args: asked.append(args) or (there and (Mild(), "ab" * 32)) or None)
     main([str(photo_folder / "val"), "--model", str(run), *given, "--out", str(tmp_path), "--part", "0"])
     assert [file or None for file, _ in asked] == [given[1] if given[1:] else None]
-    *_, line = table_in(capsys.readouterr().out)
+    (line,) = (line for line in table_in(capsys.readouterr().out) if line.startswith("| eccv16") and "less" not in line)
     table = pd.read_csv(tmp_path / "table-val.csv", index_col="predictor")
     if there:
         assert line.startswith("| eccv16 (weights abababab) | 3 | 0.")
         facts = json.loads((tmp_path / "val-eccv16-weights-abababab.json").read_text())
-        assert (facts["size"], facts["resize"], facts["train_mean"]) == (256, "squash", [2.5, 7.25])
+        # It is judged on the first one's pixels, whatever it sees of them itself.
+        assert (facts["size"], facts["resize"], facts["train_mean"]) == (48, "crop", [2.5, 7.25])
+        assert (tmp_path / "differences-val.csv").exists()
     else:
+        assert not (tmp_path / "differences-val.csv").exists()
         assert line.startswith("| eccv16 (could not be fetched) |") and not line.split("|", 2)[2].strip("| ")
         assert table.loc[evaluation.NO_ECCV16].isna().all()
     assert table.MSE["quick (none)"] > 0
+
+
+def test_command_tells_where_the_first_one_fails_if_asked(run, photo_folder, tmp_path, capsys):
+    runs_ = [str(run), str(weights_of(run, 3))]
+    main([str(photo_folder / "val"), "--model", *runs_, "--out", str(tmp_path), "--part", "0", "--where"])
+    printed = capsys.readouterr().out
+    first, files = Predictor.of(run), photo_files.find_photos(photo_folder / "val")
+    rows = evaluation.read(tmp_path / "val-quick-none.csv")
+    expected = failures.everywhere(first, files, rows, size=48, resize="crop")
+    assert expected.keys() >= {"hue", "chroma", "contrast"}
+    for kind, table in expected.items():
+        text = (tmp_path / f"{kind}-val.md").read_text(encoding="utf-8")
+        assert text == tables.markdown(tables.readable(table)) and text in printed
 
 
 def refused(capsys, *command):

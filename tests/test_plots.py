@@ -312,8 +312,8 @@ def test_published_errors_are_bars_and_the_floors_lines_across(like_000):
 WHEEL = pd.DataFrame(
     {
         "share of pixels": [0.1, 0.2, 0.05, 0.01],
-        "of all grey": [0.5, 0.8, 1.3, 2.0],
-        "chroma of the truth's": [0.4, 0.6, 1.1, 0.9],
+        "MSE ratio to grey": [0.5, 0.8, 1.3, 2.0],
+        "chroma ratio": [0.4, 0.6, 1.1, 0.9],
     },
     index=pd.Index(["0", "45", "90", "285"], name="pixels"),
 )

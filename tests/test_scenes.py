@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -184,8 +183,9 @@ def test_other_paths(path, expected):
 def test_folders_that_all_files_share_tell_nothing(tmp_path):
     of = scenes.of_files
     assert of([f"{tmp_path}/mine/cats/1.jpg", tmp_path / "mine/dogs/1.jpg"]) == ["cats", "dogs"]
-    assert of(["/mine/cats/1.jpg"]) == [""]
-    assert of(["/mine/1.jpg", "/mine/2.jpg"]) == ["", ""]
+    assert of(["/home/park/library/x.jpg", "/home/park/library/y.jpg"]) == ["indoor: public"] * 2
+    assert of(["/home/park/library/cats/x.jpg", "/home/park/library/dogs/y.jpg"]) == ["cats", "dogs"]
+    assert of(["/mine/1.jpg", "/mine/2.jpg"]) == ["mine", "mine"]
     assert of(["/mine/Images/kitchen/1.jpg", "/mine/Images/bar/1.jpg"]) == ["indoor: home", "indoor: leisure"]
     assert of(["/mine/img_align_celeba/1.jpg", "/mine/img_align_celeba/2.jpg"]) == ["faces", "faces"]
 
@@ -193,37 +193,30 @@ def test_folders_that_all_files_share_tell_nothing(tmp_path):
 # ------------------------------------------------------------------------------------------------ prepared photos
 
 
-def photos_of(rows):
-    """As much of a `data.Prepared` as is asked for, with the manifest's rows (source, split)."""
-    manifest = pd.DataFrame(rows, columns=["source", "split"])
-    return SimpleNamespace(manifest=manifest, kept=manifest[manifest.split != ""])
+def photos_of(folder, sources):
+    """As much of a prepared set as is asked for: files, and the manifest that says where each came from."""
+    files = [f"photos/000/{i:07d}.jpg" for i in range(len(sources))]
+    rows = pd.DataFrame({"source": sources, "file": files}).assign(width=1, height=1, split="test")
+    rows.to_csv(folder / "manifest.csv", index=False)
+    return [folder / file for file in files]
 
 
-def test_groups_are_in_the_order_of_the_files():
-    photos = photos_of(
-        [
-            ("val/n09193705/x.JPEG", "test"),
-            ("k/kitchen/2.jpg", "train"),
-            ("broken.jpg", ""),
-            ("n02085620_1.JPEG", "test"),
-            ("val_256/Places365_val_00000001.jpg", "test"),
-        ]
-    )
-    assert scenes.groups(photos, "test") == ["scenery", "animals: dogs", "Places365_val"]
-    assert scenes.groups(photos, "train") == ["indoor"]
-    assert scenes.groups(photos, "val") == []
+def test_prepared_photos_are_what_their_originals_were(tmp_path):
+    sources = ["val/n09193705/x.JPEG", "k/kitchen/2.jpg", "n02085620_1.JPEG", "val_256/Places365_val_00000001.jpg"]
+    files = photos_of(tmp_path, sources)
+    assert scenes.of_files(files) == ["scenery", "indoor", "animals: dogs", "Places365_val"]
+    assert scenes.of_files(files[::-1]) == ["Places365_val", "animals: dogs", "indoor", "scenery"]
     classes = {"Places365_val_00000001.jpg": "/s/sky", "2.jpg": "/b/barn", "other.jpg": "/s/street"}
-    assert scenes.groups(photos, "test", classes) == ["scenery", "animals: dogs", "outdoor, natural"]
-    assert scenes.groups(photos, "train", classes) == ["outdoor, natural"]
+    assert scenes.of_files(files, classes) == [
+        "scenery",
+        "indoor",
+        "animals: dogs",
+        "outdoor, natural",
+    ]  # a path tells more
 
 
 def test_groups_of_a_real_prepared_set(prepared):
-    assert scenes.groups(prepared, "test") == ["astronaut", "chelsea", "coffee"]
-    classes = {file.rsplit("/", 1)[-1]: "/k/kitchen" for file in prepared.kept.source if "coffee" in file}
-    files = prepared.kept.source[prepared.kept.split == "train"]
-    expected = ["indoor" if "coffee" in file else file.split("/")[-1].split("-")[0] for file in files]
-    assert scenes.groups(prepared, "train", classes) == expected
-    assert len(expected) == len(prepared.files("train")) and "indoor" in expected
+    assert scenes.of_files(prepared.files("test")) == ["astronaut", "chelsea", "coffee"]
 
 
 # -------------------------------------------------------------------------------------- Places365's validation list
@@ -270,8 +263,8 @@ def test_list_is_fetched_once_and_little_of_it_kept(site, tmp_path):
     assert tree(root).keys() == {"downloads/categories_places365.txt", "downloads/places365_val.txt"}
     assert scenes.places_val_classes(str(root)) == CLASSES
     assert len(site.log) == 1
-    photos = photos_of([(f"val_256/{name}", "test") for name in CLASSES])
-    found = scenes.groups(photos, "test", scenes.places_val_classes(root))
+    files = photos_of(tmp_path, [f"val_256/{name}" for name in CLASSES])
+    found = scenes.of_files(files, scenes.places_val_classes(root))
     assert found == ["outdoor, natural", "outdoor, built", "outdoor, natural"]
 
 

@@ -65,7 +65,7 @@ def slow_interval(values, below=None, n=20_000):
 
 @pytest.mark.parametrize("ratio", [False, True], ids=["mean", "ratio of means"])
 def test_interval_is_the_percentile_bootstrap_over_photos(ratio):
-    found = rows(15)  # so few that it is lopsided, and other kinds of bootstrap give other ends
+    found = rows(tables.FEWEST)  # so few that it is lopsided, and other kinds of bootstrap give other ends
     parts = (found.mse, found.mse_train_mean) if ratio else (found.mse,)
     expected = slow_interval(*parts)
     # 2,000 resamples leave the ends a standard error of up to 0.1 standard deviations, 0.025 of the interval's length.
@@ -86,14 +86,31 @@ def test_interval_grows_with_its_level():
 
 
 @pytest.mark.parametrize("below", [False, True], ids=["mean", "ratio"])
-@pytest.mark.parametrize("values", [[], [0.1], [0.1, np.nan], [0.1, np.inf]], ids=["none", "one", "NaN", "infinite"])
-def test_there_is_no_interval_of_too_few_photos_or_of_what_is_not_finite(values, below):
-    assert np.isnan(interval(values, [1.0] * len(values) if below else None)).all()
-    assert not below or np.isnan(interval([1.0] * len(values), values)).all()
+@pytest.mark.parametrize("n", [0, 1, tables.FEWEST - 1, tables.FEWEST])
+def test_there_is_no_interval_of_few_photos(n, below):
+    found = rows(n)
+    ends = interval(found.mse, found.mse_train_mean if below else None)
+    assert np.isfinite(ends).all() if n == tables.FEWEST else np.isnan(ends).all()
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_there_is_no_interval_of_what_is_not_finite(odd):
+    good, bad = np.arange(1.0, 31), np.append(np.arange(1.0, 30), odd)
+    for parts in ((bad,), (bad, good), (good, bad)):
+        assert np.isnan(interval(*parts)).all()
+    assert np.isfinite(interval(good, good)).all()
+
+
+def test_photos_that_nothing_is_below_do_not_count_towards_an_interval_of_a_ratio():
+    values, below = np.ones(40), np.ones(40)
+    below[tables.FEWEST :] = 0
+    assert np.isfinite(interval(values, below)).all()
+    below[tables.FEWEST - 1] = 0
+    assert np.isnan(interval(values, below)).all()
 
 
 def test_interval_of_equal_photos_is_a_point():
-    low, high = interval([0.1, 0.1, 0.1])
+    low, high = interval([0.1] * tables.FEWEST)
     assert low == high == pytest.approx(0.1)
 
 
@@ -129,19 +146,19 @@ def test_table_is_what_a_slow_computation_gives():
             assert row[label] == pytest.approx(sum(values) / len(values))
             assert (row[f"{label} from"], row[f"{label} to"]) == tuple(interval(values))
         mse, floor = sum(found[f"mse{of}"]) / 40, sum(found.mse_train_mean) / 40
-        assert row["raw ab"] == pytest.approx(mse * 65025) and row["RMSE"] == pytest.approx((mse * 65025) ** 0.5)
+        assert row["MSE in ab"] == pytest.approx(mse * 65025) and row["RMSE"] == pytest.approx((mse * 65025) ** 0.5)
         assert row["explained"] == pytest.approx(1 - mse / floor)
         low, high = interval(found[f"mse{of}"], found.mse_train_mean)
         assert (row["explained from"], row["explained to"]) == pytest.approx((1 - high, 1 - low))
         truth = found.colourfulness_true[:25]
-        assert row["of the truth's"] == pytest.approx(sum(found[f"colourfulness{of}"][:25]) / sum(truth))
+        assert row["colourfulness ratio"] == pytest.approx(sum(found[f"colourfulness{of}"][:25]) / sum(truth))
         ends = interval(found[f"colourfulness{of}"][:25], truth)
-        assert (row["of the truth's from"], row["of the truth's to"]) == pytest.approx(tuple(ends))
+        assert (row["colourfulness ratio from"], row["colourfulness ratio to"]) == pytest.approx(tuple(ends))
 
 
 def test_intervals_hold_what_they_are_of():
     shown = table({"ours": rows()})
-    for label in (*LABELS.values(), "explained", "of the truth's"):
+    for label in (*LABELS.values(), "explained", "colourfulness ratio"):
         held = shown.loc[["ours", "all grey"]]
         assert (held[f"{label} from"] <= held[label]).all() and (held[label] <= held[f"{label} to"]).all()
         assert (shown.loc["ours", f"{label} from"] < shown.loc["ours", f"{label} to"]).all()
@@ -163,7 +180,8 @@ def test_photos_that_could_not_be_read_do_not_count():
 
 
 def test_floors_are_those_of_the_first_and_each_explains_against_its_own():
-    first, second = rows(seed=0), rows(seed=1)
+    first = rows(seed=0)
+    second = rows(seed=1).assign(mse_grey=first.mse_grey)  # which shows that they saw the same pixels
     shown = table({"first": first, "second": second})
     assert shown.index.tolist() == [*FLOORS, "first", "second"]
     for name, label in metrics.FLOORS.items():
@@ -173,10 +191,25 @@ def test_floors_are_those_of_the_first_and_each_explains_against_its_own():
         assert shown.explained[name] == pytest.approx(1 - found.mse.mean() / found.mse_train_mean.mean())
 
 
-@pytest.mark.parametrize("other", [rows(39), rows(files=[f"{i}.jpg" for i in range(40)]), rows()[::-1]])
+OTHERS = {
+    "fewer": rows(39),
+    "other names": rows(files=[f"{i}.jpg" for i in range(40)]),
+    "another order": rows()[::-1],
+    "other pixels": rows().assign(mse_grey=rows().mse_grey * 1.01),
+    "one unreadable": rows(unreadable=(3,)),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_predictors_on_different_photos_are_refused(other):
-    with pytest.raises(ValueError, match="second was not measured on the same photos as first"):
-        table({"first": rows(), "second": other})
+    with pytest.raises(ValueError, match=r"^second was not measured on the same pixels as first\.$"):
+        table({"first": rows(), "second": OTHERS[other]})
+
+
+def test_predictors_on_the_same_photos_may_be_measured_on_different_machines():
+    table({"first": rows(), "second": rows().assign(mse_grey=rows().mse_grey * 1.0001)})
+    spoilt = rows(unreadable=(3,))
+    table({"first": spoilt, "second": spoilt})
 
 
 def test_a_predictor_that_could_not_be_had_is_an_empty_line():
@@ -189,7 +222,7 @@ def test_a_predictor_that_could_not_be_had_is_an_empty_line():
 def test_rows_of_evaluate_make_a_table_too():
     columns = ["file", "mse", *(f"mse_{name}" for name in metrics.FLOORS), "chroma", "true_chroma"]
     shown = table({"ours": rows()[columns]})
-    labels = ["photos", "MSE", "MSE from", "MSE to", "raw ab", "RMSE", "explained", "explained from", "explained to"]
+    labels = ["photos", "MSE", "MSE from", "MSE to", "MSE in ab", "RMSE", "explained", "explained from", "explained to"]
     assert shown.columns.tolist() == labels
     pd.testing.assert_frame_equal(shown, table({"ours": rows()})[labels])
 
@@ -204,7 +237,8 @@ def test_table_of_one_photo_has_no_interval():
 
 def test_table_without_a_part_has_no_metrics_of_pictures():
     shown = tables.readable(table({"ours": rows(part=0)}))
-    assert (shown[["CIEDE2000 (95 %)", "PSNR (95 %)", "SSIM (95 %)", "of the truth's (95 %)"]] == "").all(axis=None)
+    of_pictures = ["CIEDE2000 (95 %)", "PSNR (95 %)", "SSIM (95 %)", "colourfulness ratio (95 %)"]
+    assert (shown[of_pictures] == "").all(axis=None)
     assert (shown["MSE (95 %)"] != "").all()
 
 
@@ -229,29 +263,29 @@ def test_a_network_that_breaks_down_on_some_photos_is_not_given_the_mean_of_the_
 def test_a_colourless_folder_has_no_ratio_to_the_truth():
     found = rows(10).assign(colourfulness_true=0.0)
     shown = tables.readable(table({"ours": found.assign(colourfulness=0.0)}))
-    assert shown["of the truth's (95 %)"]["ours"] == ""
+    assert shown["colourfulness ratio (95 %)"]["ours"] == ""
 
 
 # --------------------------------------------------------------------------------------------------------- groups
 
 
 def test_groups_are_what_a_slow_computation_gives_the_best_first():
-    found = rows(60, unreadable=(4, 31))
-    groups = np.array(["sea", "room", "", "face"] * 15)
+    found = rows(100, unreadable=(4, 31))
+    groups = np.array(["sea", "room", "", "face"] * 25)
     shown = tables.by_group(found, groups)
     assert shown.index.name == "group" and {*shown.index} == {"sea", "room", "face"}
     assert shown.explained.is_monotonic_decreasing
     for group, row in shown.iterrows():
         part = found[(groups == group) & (found.fault == "")]
-        assert row.photos == len(part) == {"sea": 14, "room": 15, "face": 14}[group]
+        assert row.photos == len(part) == {"sea": 24, "room": 25, "face": 24}[group]
         mse, floor = sum(part.mse) / len(part), sum(part.mse_train_mean) / len(part)
         assert (row.MSE, row["mean colour"], row.explained) == pytest.approx((mse, floor, 1 - mse / floor))
         assert (row["MSE from"], row["MSE to"]) == tuple(interval(part.mse))
         low, high = interval(part.mse, part.mse_train_mean)
         assert (row["explained from"], row["explained to"]) == pytest.approx((1 - high, 1 - low))
-        assert row["chroma of the truth's"] == pytest.approx(sum(part.chroma) / sum(part.true_chroma))
+        assert row["chroma ratio"] == pytest.approx(sum(part.chroma) / sum(part.true_chroma))
         ends = tuple(interval(part.chroma, part.true_chroma))
-        assert (row["chroma of the truth's from"], row["chroma of the truth's to"]) == pytest.approx(ends)
+        assert (row["chroma ratio from"], row["chroma ratio to"]) == pytest.approx(ends)
 
 
 def test_a_group_of_one_photo_has_no_interval_and_one_without_photos_no_line():
@@ -259,6 +293,24 @@ def test_a_group_of_one_photo_has_no_interval_and_one_without_photos_no_line():
     assert {*shown.index} == {"a", "b"}
     assert np.isnan(shown["MSE from"]["b"]) and shown.MSE["b"] == pytest.approx(rows(5).mse[3])
     assert tables.readable(shown)["MSE (95 %)"]["b"] == f"{rows(5).mse[3]:.5f}"
+
+
+def test_groups_of_few_photos_come_last_however_good_they_are():
+    found = rows(70)
+    groups = np.array(["good"] * 25 + ["bad"] * 25 + ["few"] * 19 + ["one"])
+    share = {"good": 0.5, "bad": 0.9, "few": 0.3, "one": 0.1}
+    found["mse"] = found.mse_train_mean * [share[group] for group in groups]
+    shown = tables.by_group(found, groups)
+    assert shown.index.tolist() == ["good", "bad", "one", "few"]
+    assert shown.explained.tolist() == pytest.approx([0.5, 0.1, 0.9, 0.7])
+    assert shown["MSE from"].notna().tolist() == [True, True, False, False]
+
+
+def test_a_group_with_an_answer_that_is_no_number_has_no_mean():
+    found = rows(6)
+    found.loc[1, "mse"] = np.nan
+    shown = tables.by_group(found, list("ababab"))
+    assert np.isnan(shown.MSE["b"]) and shown.MSE["a"] == pytest.approx(rows(6).mse[::2].mean())
 
 
 def test_no_group_at_all_is_said():
@@ -328,6 +380,18 @@ def test_difference_without_a_common_photo_is_refused(measure):
     other = rows(files=[f"{i}.jpg" for i in range(40)])
     with pytest.raises(ValueError, match="on different photos"):
         tables.difference(rows(), other, measure)
+
+
+def test_differences_are_those_of_each_to_the_first():
+    found = {"first": rows(30), "second": rows(30, seed=1), "gone": None, "third": rows(30, seed=2, part=0)}
+    shown = tables.differences(found)
+    expected = {("second", "MSE"): "mse", ("second", "CIEDE2000"): "ciede2000", ("third", "MSE"): "mse"}
+    assert shown.index.tolist() == [(name, f"{label}, less that of first") for name, label in expected]
+    for (name, measure), row in zip(expected.items(), shown.itertuples(index=False)):
+        alone = tables.difference(found[name[0]], found["first"], measure)
+        assert list(row) == pytest.approx(alone.tolist())
+    text = tables.readable(shown)
+    assert text.columns.tolist() == ["photos", "difference (95 %)", "first lower"] and "(" in text.iloc[0, 1]
 
 
 # ----------------------------------------------------------------------------------------- beside what is published
@@ -442,15 +506,15 @@ def test_readable_rounds_for_reading_only():
     before = shown.copy()
     text = tables.readable(shown)
     pd.testing.assert_frame_equal(shown, before)
-    labels = ["MSE", "explained", "CIEDE2000", "PSNR", "SSIM", "colourfulness", "of the truth's"]
-    assert {*text.columns} == {"photos", "raw ab", "RMSE", *(f"{label} (95 %)" for label in labels)}
+    labels = ["MSE", "explained", "CIEDE2000", "PSNR", "SSIM", "colourfulness", "colourfulness ratio"]
+    assert {*text.columns} == {"photos", "MSE in ab", "RMSE", *(f"{label} (95 %)" for label in labels)}
     for label, digits in zip(labels, (5, 2, 2, 2, 3, 1, 2)):
         value, low, high = (f"{shown[column]['ours']:.{digits}f}" for column in (label, f"{label} from", f"{label} to"))
         assert text[f"{label} (95 %)"]["ours"] == f"{value} ({low} to {high})"
     ours = shown.loc["ours"]
-    assert text.loc["ours", ["photos", "raw ab", "RMSE"]].tolist() == [
+    assert text.loc["ours", ["photos", "MSE in ab", "RMSE"]].tolist() == [
         "30",
-        f"{ours['raw ab']:.1f}",
+        f"{ours['MSE in ab']:.1f}",
         f"{ours.RMSE:.2f}",
     ]
 
@@ -478,7 +542,7 @@ def test_markdown_is_a_table_whatever_the_names_are():
 
 
 def test_saved_csv_holds_full_numbers_and_reads_back(tmp_path):
-    shown = table({"ours": rows().assign(psnr=np.inf), "theirs": rows(seed=1), "gone": None})
+    shown = table({"ours": rows().assign(psnr=np.inf), "theirs": rows().assign(mse=1.0), "gone": None})
     tables.save(shown, tmp_path / "table 1.0")
     assert {path.name for path in tmp_path.iterdir()} == {"table 1.0.csv", "table 1.0.md"}
     again = pd.read_csv(tmp_path / "table 1.0.csv", index_col="predictor")
