@@ -139,7 +139,8 @@ def of_file(path):
     """
     try:
         facts = json.loads(path.with_suffix(".json").read_bytes())
-        fault = _fault(path.parent, facts)
+        fault = _fault(path.parent, {**facts, "file": path.name})
+        facts["file"] = path.name  # which may have been renamed together with its manifest
     except (OSError, ValueError, KeyError, TypeError):
         fault = f"{path.with_suffix('.json').name}, the manifest that belongs beside it, cannot be read"
     if fault:

@@ -161,9 +161,8 @@ def measure(predictor, files, out, *, size=None, resize=None, crop=None, part=PA
     size, resize = size or predictor.size, resize or predictor.resize
     facts = {
         "version": _VERSION, "predictor": predictor.name, "weights": predictor.weights,
-        "train_mean": list(predictor.train_mean), "size": size, "resize": resize, "crop": crop, "part": part,
-        "seed": seed, "batch_size": batch_size, "photos": len(files),
-        "files": _fingerprint(files),
+        "train_mean": [float(value) for value in predictor.train_mean], "size": size, "resize": resize, "crop": crop,
+        "part": part, "seed": seed, "batch_size": batch_size, "photos": len(files), "files": _fingerprint(files),
     }  # fmt: skip
     chosen = np.zeros(len(files), dtype=bool)
     chosen[np.random.default_rng(seed).choice(len(files), min(part, len(files)), replace=False)] = True
@@ -287,6 +286,7 @@ def held_out(source, mirror=None, limit=None, seed=0):
 
     Raises:
         ValueError: if the source is none of these, or has no test photos.
+        FileNotFoundError: if it is a folder without photos.
         ConnectionError: if it had to be fetched and could not be.
     """
     name = str(source).strip()
@@ -331,14 +331,15 @@ def main(arguments=None):
         seen = {"size": given.size or first.size, "resize": given.resize or first.resize, "crop": given.crop}
         how = seen | {"workers": runtime.preset().workers}
         for source in given.photos:
-            files, found = held_out(source, limit=given.limit), {}
+            files, found, files_of = held_out(source, limit=given.limit), {}, []
             places.append(place := tables.unused(tables.slug(Path(source).resolve().name), places))
             for predictor in predictors:
                 if predictor is None:
                     found[NO_ECCV16] = None
                     continue
                 name = tables.unused(predictor.name, found)
-                out = given.out / f"{place}-{tables.slug(name)}.csv"
+                files_of.append(tables.unused(tables.slug(name), files_of))
+                out = given.out / f"{place}-{files_of[-1]}.csv"
                 found[name] = measure(predictor, files, out, part=given.part, **how)
             made = {"table": tables.table(found)}
             if sum(rows is not None for rows in found.values()) > 1:

@@ -79,7 +79,7 @@ def table(measured):
 def _same_photos(rows, others):
     # The errors of all grey depend on the pixels alone: another size or crop would show.
     same = rows.file.tolist() == others.file.tolist()
-    return same and np.allclose(rows.mse_grey, others.mse_grey, rtol=1e-3, atol=0, equal_nan=True)
+    return same and np.allclose(rows.mse_grey, others.mse_grey, rtol=1e-3, atol=1e-9, equal_nan=True)
 
 
 def _good(rows):
@@ -160,11 +160,11 @@ def difference(first, second, measure="mse"):
     Raises:
         ValueError: if they have no photo in common.
     """
-    both = first.set_index("file")[[measure]].join(second.set_index("file")[measure], rsuffix=" of second").dropna()
-    if both.empty:
-        raise ValueError("they were measured on different photos, and cannot be compared in pairs.")
+    first, second = (rows.drop_duplicates("file").set_index("file")[measure] for rows in (first, second))
     with np.errstate(invalid="ignore"):
-        less = both[measure] - both[f"{measure} of second"]
+        less = (first - second).dropna()
+    if less.empty:
+        raise ValueError("they were measured on different photos, and cannot be compared in pairs.")
     low, high = interval(less)
     found = {"photos": len(less), "difference": less.mean(), "from": low, "to": high, "first lower": (less < 0).mean()}
     return pd.Series(found)
@@ -185,7 +185,7 @@ def differences(measured):
         for name, rows in others
         if rows is not None
         for measure in ("mse", "ciede2000")
-        if rows[measure].notna().any()
+        if measure in rows and rows[measure].notna().any()
     }
     return pd.DataFrame(lines).T.rename(columns={end: f"difference {end}" for end in ("from", "to")})
 
@@ -277,8 +277,8 @@ def save(frame, path):
     Raises:
         OSError: if it cannot be written.
     """
-    frame.to_csv(f"{path}.csv")
-    Path(f"{path}.md").write_text(markdown(readable(frame)))
+    frame.to_csv(f"{path}.csv", encoding="utf-8")
+    Path(f"{path}.md").write_text(markdown(readable(frame)), encoding="utf-8")
 
 
 def slug(name):

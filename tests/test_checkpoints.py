@@ -220,9 +220,6 @@ def test_one_file_without_its_manifest_is_refused(tmp_path):
         checkpoints.of_file(alone)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`_fault` looks at the file that the manifest names, not at the one it was asked"
-)
 def test_one_file_of_another_name_than_its_manifest_says_is_never_taken_for_that_one(tmp_path):
     for step in (1, 2):
         save(tmp_path, step)

@@ -272,6 +272,18 @@ def test_every_pixel_is_in_exactly_one_class_of_each_way(files):
 # --- small things ---
 
 
+@pytest.mark.parametrize(("top", "height", "width"), [(0, 50, 61), (90, 168, 182)])
+def test_small_things_are_looked_for_in_cells_of_a_28th_of_the_side(top, height, width):
+    L, ab = color.photo_to_lab(samples.astronaut()[top : top + height, 150 : 150 + width])
+    small, around = failures.small_things(L, ab)
+    away, contrast = slow_small(L[0, 0].double().numpy(), ab[0].double().numpy())
+    sure = np.abs(away - 15) > 2e-3
+    np.testing.assert_array_equal(small[0].numpy()[sure], (away > 15)[sure])
+    assert sure.mean() > 0.99 and 0.02 < (away > 15).mean() < 0.5
+    assert sure.all()  # or the contrasts around would not be comparable
+    np.testing.assert_allclose(around[0], contrast, atol=0.1)
+
+
 def ground(busy, colour=(0.0, 0.0), size=70):
     """A picture of one colour, of L 44, or of L 4 and 84 in squares of 2 x 2: as large as the cells."""
     L = np.full((size, size), 44.0)

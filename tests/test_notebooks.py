@@ -340,8 +340,9 @@ def test_03_measures_what_its_form_asks_for_and_a_second_time_nothing_anew(tmp_p
     assert set(rows) == {f"{name}-{network}" for name in sets for network in ("autoencoder", "zhang")}
 
     kinds = [f"pixels-{way}" for way in ("hue", "wheel", "chroma", "contrast", "detail")]
-    kinds += [f"scenes-{name}" for name in ("sample-val", "sample-test", "cvpr09", "celeba")]
-    kinds += ["table-val", "table-test", "table-document-000", "table-document-001"]
+    kinds += [f"scenes-{name}" for name in ("val", "test", "cvpr09", "celeba")] + ["temperatures"]
+    kinds += [f"table-{name}" for name in ("val", "test", "document-000", "document-001")]
+    kinds += ["table-floors-of-document-000", "table-grades-of-document-001", "differences-val", "differences-test"]
     for name in kinds:
         lines = (out / f"{name}.md").read_text().splitlines()
         assert len(lines) == 2 + len(pd.read_csv(out / f"{name}.csv")) > 2, name
