@@ -349,7 +349,8 @@ def test_03_measures_what_its_form_asks_for_and_a_second_time_nothing_anew(tmp_p
     for part in ("val", "test"):
         table = pd.read_csv(out / f"table-{part}.csv", index_col=0)
         assert table.index.tolist()[3:] == ["autoencoder", "zhang", released]
-        assert table.loc[released].isna().all() and table.iloc[:5].notna().all(axis=None)
+        assert table.loc[released].isna().all()
+        assert table.iloc[:5][["photos", "MSE", "MSE from", "explained", "CIEDE2000"]].notna().all(axis=None)
         *_, last = (out / f"table-{part}.md").read_text().splitlines()
         assert last.strip("| ") == released
     groups = pd.read_csv(out / "scenes-cvpr09.csv", index_col=0)
