@@ -33,7 +33,7 @@ def local_contrast(L, window):
 
 def hue_angle(ab):
     """`(B, 2, H, W)` -> `(B, H, W)` in degrees, [0, 360)."""
-    return torch.rad2deg(torch.atan2(ab[:, 1], ab[:, 0])) % 360
+    return torch.rad2deg(torch.atan2(ab[:, 1], ab[:, 0])) % 360 % 360  # a tiny negative one becomes 360 at first
 
 
 def kinds_of_pixels(L, ab):
@@ -103,6 +103,9 @@ def by_pixel(predictor, files, *, size=None, resize=None, crop=None, batch_size=
     Returns:
         `{way: DataFrame}`, indexed by photo and class: `pixels`; the squared errors on `ab_unit` of the prediction
         (`error`), all grey and the training photos' mean colour; predicted and true chroma.
+
+    Raises:
+        ValueError: if none of the photos can be read.
     """
     photo_set = Readable(files, size or predictor.size, resize or predictor.resize, seed=None, crop=crop)
     device = next(predictor.model.parameters()).device
@@ -124,6 +127,8 @@ def by_pixel(predictor, files, *, size=None, resize=None, crop=None, batch_size=
             found.setdefault(way, []).append(torch.stack(sums, dim=1).view(len(rgb), len(classes), -1).cpu())
             names[way] = classes
         n += len(rgb)
+    if not n:
+        raise ValueError("none of the photos could be read.")
     frames = {}
     for way, parts in found.items():
         index = pd.MultiIndex.from_product([range(n), names[way]], names=["photo", "class"])

@@ -205,7 +205,9 @@ for name, source in sources.items():
         if source:
             own = prepared.folder if source == prepared.name else source
             tested = evaluation.held_out(own, mirror and mirror / "data", max_photos)
-            given[name] = measure(tested, name)
+            rows = measure(tested, name)
+            tables.table(rows)  # an error, if none of them could be read
+            given[name] = rows
     except (OSError, ValueError) as error:
         print(f"{name} is left out: {error}")
 print("Measured:", ", ".join(given) or "nothing, no photos were given")
@@ -338,6 +340,9 @@ plots.show(figure, "03_saturation", "Predicted chroma against true chroma")
 # %%
 limits, counts = failures.colours_by_lightness(prepared.files("train"), workers=workers)
 bins, L = color.ab_bins(), torch.tensor(limits[1:] + limits[:-1]) / 2
+counts[counts.sum(dim=1) == 0] += counts.sum(
+    dim=0
+)  # a band that no photo has: as all bands together
 logits = counts.clamp(min=1e-9).log().float()
 rare = losses.class_weights(counts.sum(0) / counts.sum()).log().float()
 answers = {"the mean (squared error)": (0, 1), "the likeliest": (0, 0)}

@@ -264,12 +264,14 @@ def test_a_wrong_address_is_refused_and_nothing_changed(copy, url):
 def test_twin_runs_alone_as_a_script(twin, tmp_path):
     """In a fresh machine's folders, from elsewhere, without PYTHONPATH; figures go to files.
 
-    02 trains for few epochs and seconds here: as a notebook it does so for as long as its form says.
+    They train for few epochs and seconds here: as notebooks they do so for as long as they say.
     """
     script = tmp_path / "project" / "notebooks" / twin.name
     script.parent.mkdir(parents=True)
     (tmp_path / "project" / "colorlib").symlink_to(ROOT / "colorlib")
     short = {"n_epochs = 0 ": "n_epochs = 3 ", "compare_minutes = 0.0 ": "compare_minutes = 0.02 "}
+    fewer = 'runtime.PRESETS["sample"].recipe_changes["n_epochs"] = 3'
+    short |= {"run, prepared = training.newest_or_sample": f"{fewer}\nrun, prepared = training.newest_or_sample"}
     script.write_text(re.sub("|".join(map(re.escape, short)), lambda found: short[found[0]], twin.read_text()))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"COLORLIB_RUNS": str(tmp_path / "runs"), "COLORLIB_DATA": str(tmp_path / "data")}
