@@ -285,12 +285,12 @@ def intervals(tables, column, reference=None, label=None):
     rows = max(map(len, tables.values()))
     figure = Figure(figsize=(2.2 + 3.4 * len(tables), 1.1 + 0.26 * rows), layout="constrained")
     for ax, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items()):
-        value, low, high = (table[f"{column}{end}"].astype(float) for end in ("", " from", " to"))
+        value, low, high = (table[f"{column}{end}"].to_numpy(float) for end in ("", " from", " to"))
         place = np.arange(len(table))
         ax.errorbar(
             value,
             place,
-            xerr=[part.clip(lower=0).fillna(0) for part in (value - low, high - value)],
+            xerr=[np.nan_to_num(part).clip(min=0) for part in (value - low, high - value)],
             fmt="o",
             ms=4,
             capsize=2,
@@ -308,9 +308,11 @@ def hue_wheel(table, width=15):
     """What a table says of the sectors of the hue angle, as wheels in the colours that they are about.
 
     Args:
-        table: by the sectors' first degree, as text; what `failures.table_of` made of the "wheel".
+        table: by the sectors' first degree, as text; what `failures.table_of` made of the "wheel". Sectors without an
+            interval, since too few photos have them, are not drawn.
         width: of the sectors, in degrees.
     """
+    table = table[table["MSE ratio to grey from"].notna()]
     start = table.index.astype(float).to_numpy()
     middle = np.deg2rad(start + width / 2)
     ab = torch.from_numpy(45 * np.stack([np.cos(middle), np.sin(middle)])).float().view(1, 2, 1, -1)

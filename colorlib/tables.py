@@ -240,14 +240,14 @@ def counted(measured):
 
 
 def readable(frame):
-    """A table for reading: text, rounded, each interval in brackets behind its number."""
+    """A table for reading: text, rounded, each interval in brackets behind its number. A missing MSE says so."""
     shown = pd.DataFrame(index=frame.index)
     for column in frame.columns:
         if column.endswith((" from", " to")) and column.rsplit(" ", 1)[0] in frame:
             continue
         text = _number(frame[column], column)
         if f"{column} from" in frame:
-            low, high = (_number(frame[f"{column} {end}"], column) for end in ("from", "to"))
+            low, high = (_number(frame[f"{column} {end}"], f"{column} {end}") for end in ("from", "to"))
             text = [f"{value} ({a} to {b})" if a and b else value for value, a, b in zip(text, low, high)]
         shown[column] = text
     return shown.rename(columns={column: f"{column} (95 %)" for column in shown if f"{column} from" in frame})
@@ -256,12 +256,13 @@ def readable(frame):
 def _number(values, column):
     if not pd.api.types.is_numeric_dtype(values):
         return values.tolist()
-    look = f".{_DIGITS.get(column, 5)}f"
+    look = f".{_DIGITS.get(column.removesuffix(' from').removesuffix(' to'), 5)}f"
     if column.startswith("published"):
         look = "g"  # as many digits as were given
     elif column in ("photos", "count"):
         look = ".0f"
-    return ["" if np.isnan(value) else f"{value:{look}}".replace("inf", "∞") for value in values.astype(float)]
+    missing = "no figure" if column == "MSE" else ""
+    return [missing if np.isnan(value) else f"{value:{look}}".replace("inf", "∞") for value in values.astype(float)]
 
 
 def markdown(shown):

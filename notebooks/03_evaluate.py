@@ -340,9 +340,7 @@ plots.show(figure, "03_saturation", "Predicted chroma against true chroma")
 # %%
 limits, counts = failures.colours_by_lightness(prepared.files("train"), workers=workers)
 bins, L = color.ab_bins(), torch.tensor(limits[1:] + limits[:-1]) / 2
-counts[counts.sum(dim=1) == 0] += counts.sum(
-    dim=0
-)  # a band that no photo has: as all bands together
+counts[counts.sum(dim=1) == 0] += counts.sum(dim=0)  # a band no photo has: as all of them
 logits = counts.clamp(min=1e-9).log().float()
 rare = losses.class_weights(counts.sum(0) / counts.sum()).log().float()
 answers = {"the mean (squared error)": (0, 1), "the likeliest": (0, 0)}

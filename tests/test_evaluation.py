@@ -1006,7 +1006,7 @@ def test_command_compares_with_eccv16_or_leaves_its_line_empty(
         assert (tmp_path / "differences-val.csv").exists()
     else:
         assert not (tmp_path / "differences-val.csv").exists()
-        assert line.startswith("| eccv16 (could not be fetched) |") and not line.split("|", 2)[2].strip("| ")
+        assert line.startswith("| eccv16 (could not be fetched) |") and line.split("|", 2)[2].strip("| ") == "no figure"
         assert table.loc[evaluation.NO_ECCV16].isna().all()
     assert table.MSE["quick (none)"] > 0
 

@@ -314,6 +314,7 @@ WHEEL = pd.DataFrame(
         "share of pixels": [0.1, 0.2, 0.05, 0.01],
         "MSE ratio to grey": [0.5, 0.8, 1.3, 2.0],
         "chroma ratio": [0.4, 0.6, 1.1, 0.9],
+        "MSE ratio to grey from": [0.4, 0.7, 1.2, 1.5],
     },
     index=pd.Index(["0", "45", "90", "285"], name="pixels"),
 )
@@ -338,6 +339,12 @@ def test_the_hue_wheel_has_a_sector_for_each_line_in_the_colour_that_it_is_about
         np.testing.assert_allclose(np.rad2deg(ax.get_xticks()), [0, 90, 180, 270])
         rings = [line.get_ydata() for line in ax.lines]
         assert len(rings) == (column != "share of pixels") and all((ring == 1).all() for ring in rings)
+
+
+def test_the_hue_wheel_leaves_out_what_too_few_photos_have():
+    rare = pd.DataFrame({column: 30.0 for column in WHEEL} | {"MSE ratio to grey from": np.nan}, index=["195"])
+    drawn, without = (plots.hue_wheel(table).axes[1].containers[0] for table in (pd.concat([WHEEL, rare]), WHEEL))
+    assert [bar.get_height() for bar in drawn] == [bar.get_height() for bar in without]
 
 
 def test_the_hue_wheel_may_have_fewer_sectors():

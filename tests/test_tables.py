@@ -216,7 +216,7 @@ def test_a_predictor_that_could_not_be_had_is_an_empty_line():
     shown = table({"ours": rows(), "theirs": None})
     assert shown.loc["theirs"].isna().all()
     pd.testing.assert_frame_equal(shown.drop(index="theirs"), table({"ours": rows()}))
-    assert tables.markdown(tables.readable(shown)).splitlines()[-1] == "| theirs |" + "  |" * 10
+    assert tables.markdown(tables.readable(shown)).splitlines()[-1] == "| theirs |  | no figure |" + "  |" * 8
 
 
 def test_rows_of_evaluate_make_a_table_too():
@@ -414,7 +414,7 @@ def test_published_numbers_stand_there_even_if_nothing_was_measured(source):
     protocols = recipes.PUBLISHED.query("source == @source and measure == 'MSE'").protocol
     assert shown["about the published one"].tolist() == protocols.tolist()
     text = tables.readable(shown)
-    assert text["MSE (95 %)"].tolist() == [""] * 3 and (text[f"published by {source}"] != "").all()
+    assert text["MSE (95 %)"].tolist() == ["no figure"] * 3 and (text[f"published by {source}"] != "").all()
 
 
 def test_ours_stands_beside_the_published_number_and_never_instead_of_it():
