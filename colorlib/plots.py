@@ -290,7 +290,7 @@ def intervals(tables, column, reference=None, label=None):
         ax.errorbar(
             value,
             place,
-            xerr=[np.nan_to_num(part).clip(min=0) for part in (value - low, high - value)],
+            xerr=np.nan_to_num([value - low, high - value]).clip(min=0),
             fmt="o",
             ms=4,
             capsize=2,
