@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tarfile
 from collections import Counter
@@ -170,8 +169,7 @@ def prepare(
         sizes = ((f.relative_to(source), f.stat().st_size if f.exists() else 0) for f in files)
         version = f"{source.resolve()}\n" + "".join(f"{path}\t{size}\n" for path, size in sizes)
     key = hashlib.sha256(f"{version}\n{settings}".encode(errors="backslashreplace")).hexdigest()[:8]
-    slug = re.sub(r"\W+", "-", name).strip("-").lower().encode()[:200].decode(errors="ignore")  # a name has 255 bytes
-    folder = Path(root) / f"{slug}-{key}"
+    folder = Path(root) / f"{runtime.slug(name)}-{key}"
     if not folder.is_dir() and mirror:
         _restore(folder, Path(mirror))
     if not folder.is_dir():

@@ -19,10 +19,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from colorlib import color, data, datasets, metrics, models, runtime, tables
-from colorlib.loading import Batches, Photos, loader
+from colorlib import color, data, datasets, failures, metrics, models, runtime, tables
+from colorlib.loading import Batches, Readable, loader
 from colorlib.losses import predict
-from colorlib.photos import PhotoError, find_photos
+from colorlib.photos import find_photos
 from colorlib.runs import Run, open_run
 
 PART = 1000  # photos at most on which the metrics of pictures are found: they take longer than the network
@@ -111,20 +111,6 @@ class _Seen(torch.nn.Module):
         how = {"mode": "bilinear", "antialias": True}
         seen = F.interpolate(L, (self.side, self.side), **how).clamp(0, 100)
         return F.interpolate(self.model(seen), L.shape[-2:], **how)
-
-
-class Readable(Photos):
-    """`Photos` of which some cannot be read: a batch is `(rgb, faults)`, with a fault, or "", for every key."""
-
-    def __getitems__(self, keys):
-        found, faults = [torch.empty(0, 3, self.crop, self.crop, dtype=torch.uint8)], []
-        for key in keys:
-            try:
-                found.append(super().__getitems__([key]))
-                faults.append("")
-            except (PhotoError, MemoryError) as error:
-                faults.append(" ".join(str(error).split()) or type(error).__name__)
-        return torch.cat(found), faults
 
 
 @torch.no_grad()
@@ -261,14 +247,16 @@ def _columns(predictor, rgb, of_part, pool):
 def keep(source, target):
     """Copy the files of a folder of measurements to one that outlives this machine, or back; a target of None: nowhere.
 
-    What cannot be copied is said, and is no error.
+    What is there and no older stays as it is. What cannot be copied is said, and is no error.
     """
     if target is None:
         return
     try:
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(source.glob("*.*")):  # of each, .csv comes before the .json that says how much of it counts
-            shutil.copyfile(path, target / path.name)
+            there = target / path.name
+            if not there.exists() or there.stat().st_mtime < path.stat().st_mtime:
+                shutil.copyfile(path, there)
     except OSError as error:
         print(f"{target}: the measurements could not be copied there ({error}); they are in {source}.")
 
@@ -309,8 +297,6 @@ def held_out(source, mirror=None, limit=None, seed=0):
 
 def main(arguments=None):
     """The command line."""
-    from colorlib import failures  # which needs this module
-
     parser = argparse.ArgumentParser(prog="python -m colorlib.evaluation", description=__doc__.split("\n")[0])
     parser.add_argument("photos", nargs="+", help="folders of photos, or data sets by name: a table for each")
     parser.add_argument("--model", nargs="+", required=True, metavar="RUN", help="folders of runs, or weights files")
@@ -332,13 +318,13 @@ def main(arguments=None):
         how = seen | {"workers": runtime.preset().workers}
         for source in given.photos:
             files, found, files_of = held_out(source, limit=given.limit), {}, []
-            places.append(place := tables.unused(tables.slug(Path(source).resolve().name), places))
+            places.append(place := tables.unused(runtime.slug(Path(source).resolve().name), places))
             for predictor in predictors:
                 if predictor is None:
                     found[NO_ECCV16] = None
                     continue
                 name = tables.unused(predictor.name, found)
-                files_of.append(tables.unused(tables.slug(name), files_of))
+                files_of.append(tables.unused(runtime.slug(name), files_of))
                 out = given.out / f"{place}-{files_of[-1]}.csv"
                 found[name] = measure(predictor, files, out, part=given.part, **how)
             made = {"table": tables.table(found)}

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from colorlib import color, metrics, scenes, tables
-from colorlib.evaluation import Readable
-from colorlib.loading import Batches, loader, some
+from colorlib.loading import Batches, Readable, loader, some
 from colorlib.losses import predict
 
 NEAR_GREY = 10  # chroma below which a hue means little, in `ab` units
@@ -26,9 +25,15 @@ def local_mean(x, window):
     return F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
 
 
-def local_contrast(L, window):
-    """Standard deviation of L in a square around each pixel: `(B, 1, H, W)` -> the same, in units of L."""
-    return (local_mean(L**2, window) - local_mean(L, window) ** 2).clamp(min=0).sqrt()
+def local_contrast(L, window, where=None):
+    """Standard deviation of L in a square around each pixel: `(B, 1, H, W)` -> the same, in units of L.
+
+    With `where`, bool of that shape, over the pixels of the square of which it holds.
+    """
+    weight = torch.ones_like(L) if where is None else where.to(L.dtype)
+    share = local_mean(weight, window).clamp(min=1e-6)
+    mean, square = (local_mean(weight * x, window) / share for x in (L, L**2))
+    return (square - mean**2).clamp(min=0).sqrt()
 
 
 def hue_angle(ab):
@@ -86,10 +91,7 @@ def small_things(L, ab):
     around = coarse.unfold(2, 5, 1).unfold(3, 5, 1).flatten(-2).median(dim=-1).values
     around = F.interpolate(around, scale_factor=cell, mode="nearest")[..., : ab.shape[-2], : ab.shape[-1]]
     small = color.chroma(ab - around) > 15
-    rest, window = (~small[:, None]).float(), 5 * cell | 1
-    share = local_mean(rest, window).clamp(min=1e-6)
-    mean, square = (local_mean(rest * x, window) / share for x in (L, L**2))
-    return small, (square - mean**2).clamp(min=0).sqrt()[:, 0]
+    return small, local_contrast(L, 5 * cell | 1, ~small[:, None])[:, 0]
 
 
 @torch.no_grad()

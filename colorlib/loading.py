@@ -71,6 +71,20 @@ class Photos(Dataset):
         return np.asarray(image).transpose(2, 0, 1)
 
 
+class Readable(Photos):
+    """`Photos` of which some cannot be read: a batch is `(rgb, faults)`, with a fault, or "", for every key."""
+
+    def __getitems__(self, keys):
+        found, faults = [torch.empty(0, 3, self.crop, self.crop, dtype=torch.uint8)], []
+        for key in keys:
+            try:
+                found.append(super().__getitems__([key]))
+                faults.append("")
+            except (photos.PhotoError, MemoryError) as error:
+                faults.append(" ".join(str(error).split()) or type(error).__name__)
+        return torch.cat(found), faults
+
+
 def pack(files, size, resize, folder):
     """Decode and resize photos once, into one file from which `Photos` takes them many times faster.
 

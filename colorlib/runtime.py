@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import signal
 import socket
 import sys
@@ -146,6 +147,11 @@ def writable(folder, variable="COLORLIB_RUNS"):
             f"{folder}: cannot be written to ({error.strerror}); choose another folder or set {variable} to one."
         ) from error
     return folder
+
+
+def slug(name):
+    """A name as part of a file's or a folder's name, which may have 255 bytes."""
+    return re.sub(r"\W+", "-", name).strip("-").lower().encode()[:200].decode(errors="ignore")
 
 
 def sha256(path):

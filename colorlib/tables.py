@@ -1,6 +1,5 @@
 """From a row per photo to tables: means with 95 % intervals over photos, beside the floors; paired differences."""
 
-import re
 import warnings
 from pathlib import Path
 
@@ -57,8 +56,8 @@ def table(measured):
             instead, but not for the first, leaves its line empty.
 
     Returns:
-        DataFrame by predictor. Each of MSE (on `ab_unit`), explained, CIEDE2000, PSNR, SSIM, colourfulness and "of the
-        truth's", its ratio to the truth's, is followed by its 95 % interval over photos (`MSE from`, `MSE to`).
+        DataFrame by predictor. Each of MSE (on `ab_unit`), explained, CIEDE2000, PSNR, SSIM, colourfulness and its
+        ratio to the truth's is followed by its 95 % interval over photos (`MSE from`, `MSE to`).
         "MSE in ab" is the MSE x 255^2 and RMSE its root. "explained" is a skill score: 1 - MSE / MSE of the training
         photos' mean colour, of the means over photos (the mean of the photos' own shares is something else). The floors
         are the first predictor's: if another one was trained on other photos, its training mean is another, and it is
@@ -280,11 +279,6 @@ def save(frame, path):
     """
     frame.to_csv(f"{path}.csv", encoding="utf-8")
     Path(f"{path}.md").write_text(markdown(readable(frame)), encoding="utf-8")
-
-
-def slug(name):
-    """A name as part of a file's name."""
-    return re.sub(r"\W+", "-", name).strip("-").lower()
 
 
 def unused(name, names):

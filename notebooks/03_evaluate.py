@@ -130,7 +130,7 @@ def measure(files, name):
     how = {"size": recipe.size, "resize": recipe.resize, "part": picture_photos, "workers": workers}
     rows = {}
     for label, network in networks.items():
-        path = out / f"{name}-{tables.slug(label)}.csv"
+        path = out / f"{name}-{runtime.slug(label)}.csv"
         rows[label] = network and evaluation.measure(network, files, path, **how)
         evaluation.keep(out, kept)
     print(f"{name}: {tables.counted(rows)}")
@@ -216,11 +216,12 @@ print("Measured:", ", ".join(given) or "nothing, no photos were given")
 # The two tables:
 
 # %%
-known = {(label, name): rows for name in given for label, rows in given[name].items()}
-known = {key: rows for key, rows in known.items() if rows is not None}
+known = {}
+for name, found in given.items():
+    known |= {(label, name): rows for label, rows in found.items() if rows is not None}
 for source in ("document 000", "document 001"):
     table = tables.beside_published(source, known)
-    tables.save(table, out / f"table-{tables.slug(source)}")
+    tables.save(table, out / f"table-{runtime.slug(source)}")
     plots.show_table(tables.readable(table))
 
 # %% [markdown]
@@ -288,7 +289,7 @@ for name, rows in (measured | given).items():
 
 # %%
 for name, table in by_scene.items():
-    tables.save(table, out / f"scenes-{tables.slug(name)}")
+    tables.save(table, out / f"scenes-{runtime.slug(name)}")
     print(name)
     plots.show_table(tables.readable(table))
 figure = plots.intervals(by_scene, "explained", reference=0)

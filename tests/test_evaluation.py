@@ -540,6 +540,15 @@ def test_finished_nothing_is_measured_again(judged, seven, undisturbed, out):
     assert not sizes and contents(out.parent) == undisturbed
 
 
+def begin(judged, seven, out, finished, where):
+    """Measure to the end, or be killed at the third batch."""
+    if finished:
+        measure(judged, seven, out, **HOW)
+    else:
+        with dying(where, 3, judged.model), pytest.raises(Killed):
+            measure(judged, seven, out, **HOW)
+
+
 SPOILT = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
@@ -554,11 +563,7 @@ SPOILT = {
 @pytest.mark.parametrize("spoil", SPOILT)
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_note_that_is_not_whole_does_not_count(judged, seven, undisturbed, out, spoil, finished):
-    if finished:
-        measure(judged, seven, out, **HOW)
-    else:
-        with dying("before the note", 3, judged.model), pytest.raises(Killed):
-            measure(judged, seven, out, **HOW)
+    begin(judged, seven, out, finished, "before the note")
     SPOILT[spoil](out.with_suffix(".json"))
     sizes = seen(judged.model)
     measure(judged, seven, out, **HOW)
@@ -568,11 +573,7 @@ def test_a_note_that_is_not_whole_does_not_count(judged, seven, undisturbed, out
 @pytest.mark.parametrize("keep", [0, 100, -1, None], ids=["empty", "the header", "all but a byte", "missing"])
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_file_shorter_than_noted_does_not_count(judged, seven, undisturbed, out, keep, finished):
-    if finished:
-        measure(judged, seven, out, **HOW)
-    else:
-        with dying("in the network", 3, judged.model), pytest.raises(Killed):
-            measure(judged, seven, out, **HOW)
+    begin(judged, seven, out, finished, "in the network")
     if keep is None:
         out.unlink()
     else:
@@ -1063,3 +1064,26 @@ def test_command_keeps_the_tables_of_two_folders_of_one_name_apart(run, photo_fo
     places = [str(tmp_path / name / "test") for name in ("one", "two")]
     main([*places, "--model", str(run), "--out", str(tmp_path / "out"), "--part", "0"])
     assert len([*(tmp_path / "out").glob("table-*.csv")]) == 2
+
+
+def test_measurements_are_kept_elsewhere_and_come_back(tmp_path, monkeypatch):
+    here, drive, again = (tmp_path / name for name in ("here", "drive", "again"))
+    here.mkdir()
+    for name in ("rows.json", "rows.csv", "table.md"):
+        (here / name).write_text(name)
+    evaluation.keep(here, None)
+    evaluation.keep(here, drive)
+    evaluation.keep(drive, again)
+    assert contents(again) == contents(drive) == contents(here)
+    (here / "rows.csv").write_text("more rows")
+    os.utime(here / "rows.csv", (2e9, 2e9))
+    copied, real = [], shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: copied.append(source.name) or real(source, target))
+    evaluation.keep(here, drive)
+    assert copied == ["rows.csv"] and contents(drive) == contents(here)
+
+
+def test_measurements_that_cannot_be_kept_are_said_to_be_here(tmp_path, blocked, capsys):
+    (tmp_path / "rows.csv").write_text("rows")
+    evaluation.keep(tmp_path, blocked)
+    assert f"{blocked}: the measurements could not be copied there" in capsys.readouterr().out

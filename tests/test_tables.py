@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from colorlib import metrics, recipes, tables
+from colorlib import metrics, recipes, runtime, tables
 from colorlib.tables import interval, table
 
 FLOORS = [*metrics.FLOORS.values()]
@@ -565,7 +565,7 @@ def test_saving_where_nothing_can_be_written_is_an_os_error(blocked):
     ],
 )
 def test_slug_is_part_of_a_files_name(name, expected):
-    assert tables.slug(name) == expected
+    assert runtime.slug(name) == expected
 
 
 def test_a_name_that_is_taken_gets_a_number():
