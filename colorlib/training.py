@@ -152,10 +152,12 @@ class _Job:
         if recipe.n_epochs * recipe.subset > 1:
             packs = [
                 distributed.first_of_machine(lambda files=files: pack(files, recipe.size, recipe.resize, self.packs))
-                for files in (self.files, self.val_files)
+                if files
+                else None
+                for files in ([] if recipe.zoom else self.files, self.val_files)
             ]
         how = recipe.size, recipe.resize, recipe.flip, recipe.seed
-        self.train_set = Photos(self.files, *how, packs[0], recipe.seen)
+        self.train_set = Photos(self.files, *how, packs[0], recipe.seen, recipe.zoom)
         self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
 
     def train_epoch(self, line, save_every, end, asked):
