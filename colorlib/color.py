@@ -95,9 +95,10 @@ def rgb_to_lab(rgb):
 
 def lightness(rgb):
     """The L of `rgb_to_lab` alone, several times as fast: uint8 `(B, 3, H, W)` -> float32 `(B, 1, H, W)`."""
-    linear = _linear(rgb.device)
-    channels = [linear.index_select(0, channel.flatten().int()).view(channel.shape) for channel in rgb.unbind(dim=1)]
-    return (_f(sum(w * c for w, c in zip(_TO_XYZ[1], channels))[:, None]) * 116).sub_(16)
+    linear, Y = _linear(rgb.device), 0
+    for weight, channel in zip(_TO_XYZ[1], rgb.unbind(dim=1)):
+        Y = (weight * linear).index_select(0, channel.flatten().int()).add_(Y)
+    return _f(Y).mul_(116).sub_(16).view(len(rgb), 1, *rgb.shape[2:])
 
 
 def photo_to_lab(rgb):
@@ -126,15 +127,28 @@ def lab_to_rgb(L, ab):
     outside = ~_in_gamut(linear)
     if outside.any():  # usually a few pixels: work on those alone, as a batch of one column
         index = outside[:, 0].nonzero(as_tuple=True)
-        l1 = L[index[0], :, index[1], index[2]][..., None, None]
-        ab1 = ab[index[0], :, index[1], index[2]][..., None, None]
-        low, high = torch.zeros_like(l1), torch.ones_like(l1)  # share of the chroma that is kept
-        for _ in range(12):  # 2^-12 of the chroma: under 0.05 ab units
-            mid = (low + high) / 2
-            fits = _in_gamut(_linear_rgb(l1, mid * ab1))
-            low, high = torch.where(fits, mid, low), torch.where(fits, high, mid)
-        linear[index[0], :, index[1], index[2]] = _linear_rgb(l1, low * ab1)[..., 0, 0]
+        l1, ab1, linear1 = (x[index[0], :, index[1], index[2]][..., None, None] for x in (L, ab, linear))
+        linear[index[0], :, index[1], index[2]] = _fitted(l1, ab1, linear1)[..., 0, 0]
     return _encode(linear.clamp_(0, 1)).mul_(255).round_().to(torch.uint8)
+
+
+def _fitted(L, ab, linear):
+    """Linear sRGB of colours that are out of gamut, `(n, 3, 1, 1)`, with as much of their chroma as fits."""
+    grey = _linear_rgb(L, torch.zeros_like(ab))
+    # Nearly black, as most of them are, it is a straight line from grey to the colour: cut where it leaves the gamut.
+    bound = torch.where(linear < 0, _BELOW, _ABOVE)
+    share = torch.where((linear < _BELOW) | (linear > _ABOVE), (bound - grey) / (linear - grey), 1)
+    fitted = torch.lerp(grey, linear, share.amin(dim=1, keepdim=True).clamp(0, 1))
+    curved = ((L + 16) / 116 + (ab[:, :1] / 500).clamp(min=0) - (ab[:, 1:] / 200).clamp(max=0) > 24 / 116)[:, 0, 0, 0]
+    if curved.any():
+        L, ab = L[curved], ab[curved]
+        low, high = torch.zeros_like(L), torch.ones_like(L)  # share of the chroma that is kept
+        for _ in range(10):  # 2^-10 of the chroma: at most 0.12 ab units
+            mid = (low + high) / 2
+            fits = _in_gamut(_linear_rgb(L, mid * ab))
+            low, high = torch.where(fits, mid, low), torch.where(fits, high, mid)
+        fitted[curved] = _linear_rgb(L, low * ab)
+    return fitted
 
 
 def _in_gamut(linear):
