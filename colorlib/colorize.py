@@ -2,7 +2,7 @@
 
 import errno
 import warnings
-from collections import namedtuple
+from collections import Counter, namedtuple
 from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
@@ -98,9 +98,11 @@ def _guided(L, ab):
 
 def _rows(x, first, n, height):
     """Of `(C, h, W)`, bilinearly enlarged to `height` rows, those from `first` on: `(C, n, W)`."""
-    at = ((torch.arange(first, first + n, device=x.device) + 0.5) * (x.shape[1] / height) - 0.5).clamp(0, x.shape[1] - 1)
-    near = torch.arange(int(at[0]), min(int(at[-1]) + 2, x.shape[1]), device=x.device)
-    return (1 - (at[:, None] - near).abs()).clamp(min=0) @ x[:, near[0] : near[-1] + 1]
+    last = x.shape[1] - 1
+    at = ((torch.arange(first, first + n, device=x.device) + 0.5) * (x.shape[1] / height) - 0.5).clamp(0, last)
+    near = range(int(at[0]), min(int(at[-1]) + 1, last) + 1)
+    shares = (1 - (at[:, None] - torch.tensor(near, device=x.device)).abs()).clamp(min=0)
+    return shares @ x[:, near.start : near.stop]
 
 
 THERE = "was there already"
@@ -129,7 +131,7 @@ def plan(sources, out=None, suffix=None, ending="_coloured"):
         return [(sources[0], out)]
     if out and out.suffix.lower() in photos.SUFFIXES - set(saving.FORMATS):
         raise ValueError(f"{out}: results are written as {', '.join(saving.FORMATS)}; choose one of these.")
-    targets, taken = {}, set()
+    wanted = {}  # of each photo, given once or twice: the folder of its result, and how that is to end
     for source in sources:
         files, below = photos.find_photos(source), out
         if source.is_dir():
@@ -138,12 +140,14 @@ def plan(sources, out=None, suffix=None, ending="_coloured"):
         for photo in files:
             place = (below or photo.parent) / (photo.parent.relative_to(source) if source.is_dir() else "")
             own = photo.suffix.lower()
-            end = ending + (suffix or (own if own in saving.FORMATS else ".png"))
-            names = chain((photo.stem, photo.name), (f"{photo.name}-{k}" for k in count(2)))  # 1.jpg beside 1.heic
-            target = next(p for name in names if (p := place / f"{name}{end}") not in taken)
-            if photo not in targets:  # or it was given twice
-                targets[photo] = target
-                taken.add(target)
+            wanted[photo] = place, ending + (suffix or (own if own in saving.FORMATS else ".png"))
+    alike = Counter((place, photo.stem, end) for photo, (place, end) in wanted.items())
+    targets, taken = {}, set()
+    for photo, (place, end) in wanted.items():
+        name = photo.stem if alike[place, photo.stem, end] == 1 else photo.name  # 1.gif beside 1.heic
+        names = chain((name,), (f"{name}-{k}" for k in count(2)))
+        targets[photo] = next(p for name in names if (p := place / f"{name}{end}") not in taken)
+        taken.add(targets[photo])
     results = {target.resolve() for target in taken}
     return [(photo, target) for photo, target in targets.items() if photo.resolve() not in results]
 

@@ -181,7 +181,9 @@ def test_it_is_coloured_with_its_own_lightness_and_size(outcome, name):
     assert coloured.shape == photo.shape
     L, L_true = (color.photo_to_lab(rgb)[0].numpy() for rgb in (coloured, photo))
     assert np.abs(L - L_true).max() < L_ROUNDING
-    if len(np.unique(L_true)) > 10 and not name.startswith("1.") and min(photo.shape[:2]) > 20:  # black and white have no colours
+    if (
+        len(np.unique(L_true)) > 10 and not name.startswith("1.") and min(photo.shape[:2]) > 20
+    ):  # black and white have no colours
         assert color.chroma(color.photo_to_lab(coloured)[1]).mean() > 10  # else a grey result would do
 
 
