@@ -3,8 +3,8 @@
     python -m benchmarks.colorize [--threads N]
 
 The photo is scikit-image's astronaut, enlarged. The plain way is the usual one: scikit-image to Lab, the network on a
-copy with a short side of 256, its ab enlarged bilinearly, scikit-image back to sRGB; all in memory, decoded before. Times are the
-medians of some runs, each beside the other.
+copy with a short side of 256, its ab enlarged bilinearly, scikit-image back to sRGB; all in memory, decoded before.
+Times are the medians of some runs, each beside the other.
 """
 
 import argparse
@@ -106,8 +106,8 @@ def colours_without_edges(model):
     # Rounding to 8 bits alone moves single pixels by up to 1; means of 5 x 5 do not move.
     apart = np.hypot(*(ndimage.uniform_filter(o - p, 5) for o, p in zip(ours, plain)))[flat]
     print(
-        f"Where there is no edge ({flat.mean():.0%} of a photo of 1 megapixel), colours are {apart.mean():.2f} Lab units "
-        f"from the plain ones on average, {np.quantile(apart, 0.99):.2f} at the 99th percentile, {apart.max():.2f} at most."
+        f"Where there is no edge ({flat.mean():.0%} of 1 megapixel), colours are {apart.mean():.2f} Lab units from the "
+        f"plain ones on average, {np.quantile(apart, 0.99):.2f} at the 99th percentile, {apart.max():.2f} at most."
     )
 
 

@@ -379,10 +379,9 @@ class UNet(ResNetStart, Colorizer):
 
 
 class Mean(nn.Module):
-    """The mean of what several networks of one kind predict, each for the photo and for its mirror image.
+    """The mean of what several networks of one kind predict: each is wrong in its own way, and part of that cancels.
 
-    Each is wrong in its own way, and part of that cancels. Networks are trained one by one, and put together by
-    tools/ship_weights.py.
+    They are trained one by one, and put together by tools/ship_weights.py.
     """
 
     def __init__(self, name, n):
@@ -391,9 +390,7 @@ class Mean(nn.Module):
 
     def forward(self, L):
         """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
-        both = torch.cat([L, L.flip(3)])
-        seen, mirrored = torch.stack([member(both) for member in self.members]).mean(dim=0).chunk(2)
-        return (seen + mirrored.flip(3)) / 2
+        return torch.stack([member(L) for member in self.members]).mean(dim=0)
 
 
 def build(name):
@@ -438,7 +435,7 @@ SHIPPED = Path(__file__).with_name("weights")
 def shipped(folder=SHIPPED):
     """The network that comes with this package, see weights/README.md, and the facts about it.
 
-    The weights are kept as safetensors, which hold numbers and no code, in 16 bits, and are verified by their hash.
+    The weights are kept as safetensors, which hold numbers and no code, mostly of 16 bits, and verified by their hash.
 
     Returns:
         `(model, facts)`: in evaluation mode on the CPU; and a dict with what a run's manifest has.
