@@ -373,6 +373,19 @@ def test_killed_at_every_step_it_ends_with_the_same_weights(whole, prepared, tmp
     assert list(run.strips) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_with_zoom_and_other_exposures_it_ends_with_the_same_weights(prepared, tmp_path, monkeypatch, workers):
+    settings = recipe(zoom=0.7, gamma=0.2)
+    expected = fit(settings, prepared, tmp_path / "whole")
+    assert not same(result(expected.dir), result(fit(recipe(), prepared, tmp_path / "without").dir))
+    with_workers(monkeypatch, workers)
+    for step in (2, 5):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            at_step(patch, step + 1, kill)
+            fit(settings, prepared, tmp_path / "run", minutes=0)
+    assert same(result(fit(settings, prepared, tmp_path / "run").dir), result(expected.dir))
+
+
 @pytest.mark.parametrize("moment", ["before best", "between best and last", "between file and manifest", "validating"])
 def test_killed_at_the_end_of_an_epoch_it_ends_with_the_same_weights(whole, prepared, tmp_path, monkeypatch, moment):
     save, replace, name = checkpoints.save, os.replace, {"before best": "best"}.get(moment, "last")
