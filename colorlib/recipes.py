@@ -20,6 +20,8 @@ class Recipe:
     zoom: float | None = None  # or a square from this share of the short side to all of it, from anywhere in the photo
     flip: bool = True  # mirror at random
     gamma: float = 0.0  # bend L at random, as other exposures would: spread of the logarithm of the exponent
+    sharpness: float = 0.0  # blur or sharpen L at random: up to so many times what the mean of 3 x 3 pixels takes away
+    grain: float = 0.0  # add noise to L at random, with a standard deviation of up to so much
     one_photo: bool = False  # train and validate on the first training photo alone, a hundred batches of it an epoch
     loss: str = "mse"  # on ab_unit; or "cross-entropy" over ab bins
     rebalance: float | None = None  # weigh rare colours more: Zhang's lambda, near 0 fully, 1 not at all

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
 
@@ -144,9 +145,7 @@ class Trainer:
         for part in self.frozen:
             part.eval()  # or batch norms would go on counting
         L, ab = color.rgb_to_lab(rgb.to(self.device, non_blocking=True))
-        if self.recipe.gamma:
-            exponent = (self.recipe.gamma * torch.randn(len(L), 1, 1, 1, device=self.device)).exp()
-            L = 100 * (L / 100).clamp(0, 1) ** exponent
+        L = self._disturbed(L)
         loss_sum = self.loss(self.forward, L, ab, self.precision).sum() * (distributed.rank() < n)
         # The gradients are averaged over the processes, hence times their number: the mean over the whole batch.
         loss = loss_sum / n * distributed.world()
@@ -169,6 +168,18 @@ class Trainer:
         first_bad = (self._bad < 0) & ~loss_sum.detach().isfinite()
         self._bad = torch.where(first_bad, self.step_number, self._bad)
         self._bad_lr = torch.where(first_bad, lr, self._bad_lr)
+
+    def _disturbed(self, L):
+        """L as another camera, film or scanner would have it: what a network must not know colours by."""
+        recipe, one = self.recipe, L.new_empty(len(L), 1, 1, 1)
+        if recipe.sharpness:
+            detail = L - F.avg_pool2d(L, 3, stride=1, padding=1, count_include_pad=False)
+            L = L + recipe.sharpness * (2 * torch.rand_like(one) - 1) * detail
+        if recipe.grain:
+            L = L + recipe.grain * torch.rand_like(one) * torch.randn_like(L)
+        if recipe.gamma:
+            L = 100 * (L / 100).clamp(0, 1) ** (recipe.gamma * torch.randn_like(one)).exp()
+        return L.clamp(0, 100)
 
     def mean_loss(self):
         """The mean of the loss over this epoch's photos so far."""
