@@ -130,21 +130,16 @@ def _decode(content):
 
 def _records(text):
     """Every JSON object in a text that calls itself answers; None for one that cannot be read."""
-    decoder, start = json.JSONDecoder(object_pairs_hook=_no_twice, parse_constant=_no_constant), 0
-    begins = re.compile(r'\{\s*"format"')
-    if not begins.search(text):
+    decoder = json.JSONDecoder(object_pairs_hook=_no_twice, parse_constant=_no_constant)
+    # Each piece ends where the next one begins, so that one that was broken off does not swallow it.
+    pieces = re.split(r'(?=\{\s*"format")', text)[1:]
+    if not pieces:
         raise _Refused("holds no answers")
-    while found := begins.search(text, start):
-        start = found.start() + 1
+    for piece in pieces[:_MAX_FILES]:
         try:
-            record, start = decoder.raw_decode(text, found.start())
-            yield record
-        except RecursionError:  # nobody's answers
+            yield decoder.raw_decode(piece)[0]
+        except (ValueError, RecursionError):
             yield None
-            return
-        except ValueError as error:  # what was broken off may have been followed by the next one at once
-            yield None
-            start = max(start, getattr(error, "pos", 0) - 2)
 
 
 def _no_twice(pairs):

@@ -205,8 +205,9 @@ def report(study, answers, collected=None, simulated=""):
     if study.kind == "real":
         test = against_chance(study, answers)
         parts.append(
-            f"<p>Chance is {100 * test['chance']:.1f} % for people who say &ldquo;coloured&rdquo; as often without looking. "
-            f"Two-sided test, permuting the key over the photos: p = {test['p']:.2g}.</p>"
+            f"<p>People who say &ldquo;coloured&rdquo; as often without looking are right in "
+            f"{100 * test['chance']:.1f} % of cases. Two-sided test, permuting the key over the photos: "
+            f"p = {test['p']:.2g}.</p>"
         )
     parts.append(f"<h2>Participants{label}</h2>{_table(table)}")
     parts.append(
@@ -245,7 +246,9 @@ def _percent(row, column):
 
 
 def _table(frame):
-    return f'<div class="wide">{frame.rename_axis(None).to_html(float_format="{:.3f}".format, border=0, na_rep="")}</div>'  # escapes
+    with pd.option_context("display.max_colwidth", None):
+        table = frame.rename_axis(None).to_html(float_format="{:.3f}".format, border=0, na_rep="")  # escapes
+    return f'<div class="wide">{table}</div>'
 
 
 def _figure(study, photo, caption):
