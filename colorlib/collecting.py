@@ -38,7 +38,7 @@ def collect(study, source):
     """
     taken, rows, report = {}, [], []
     for where, content in _documents(source):
-        where = re.sub(r"[^ -~\xa1-\ud7ff]", "?", where)[:200]  # the names are theirs, too
+        where = "".join(c if c.isprintable() else "?" for c in where[:200])  # the names are theirs, too
         try:
             if isinstance(content, _Refused):
                 raise content

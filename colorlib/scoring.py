@@ -2,6 +2,7 @@
 
 import base64
 import html
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from colorlib.study import KINDS
 _RESAMPLES = 9_999  # of the key; where there are no more ways to draw it, all of them are tried
 
 
+@lru_cache
 def share(right, n):
     """A share with its exact (Clopper-Pearson) 95 % interval: `(share, from, to)`.
 
