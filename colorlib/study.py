@@ -5,9 +5,14 @@ forms. "grade": the original beside the coloured photo, to be graded success, me
 
 What one could read out of the page's file instead of looking tells nothing: every picture takes the same way to the
 same encoder, is padded to the same length, has a random name, and stands in the order of these names. What is left is
-what the picture itself holds, such as how well it compresses.
+what the picture itself holds, such as how well it compresses: a network whose colours are paler than true ones saves
+7 % of the bytes, and who guesses by that alone is right about one photo of each kind in 56 % of cases (measured with a
+`unet18` on 240 photos).
+
+    python -m colorlib.study PHOTOS WEIGHTS FOLDER
 """
 
+import argparse
 import base64
 import hashlib
 import io
@@ -25,7 +30,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from colorlib import color, photos, registry
+from colorlib import color, photos, registry, runs
+from colorlib.colorize import colorize
 
 FORMAT = "colorlib answers 1"
 PAGE, KEY, ANSWERS = "send/colour-study.html", "key-do-not-send.json", "answers"  # in a study's folder
@@ -282,3 +288,28 @@ class Study:
     def picture(self, photo):
         """The photo as the page shows it, the coloured one of a pair: uint8 `(H, W, 3)`."""
         return photos.open_photo(io.BytesIO(self.jpegs[photo][-1]))
+
+
+def main(arguments=None):
+    """The command line: a page from a folder of photos and a weights file."""
+    parser = argparse.ArgumentParser(prog="python -m colorlib.study", description="Make the page of a study.")
+    parser.add_argument("photos", type=Path, help="a folder of photos, best your own")
+    parser.add_argument("weights", type=Path, help="a weights file, or a run's folder")
+    parser.add_argument("folder", type=Path, help="where the study is kept")
+    parser.add_argument("--kind", choices=KINDS, default="real", help="real or coloured, or grade the colours")
+    parser.add_argument("--n-photos", type=int, default=10, help="photos to judge")
+    parser.add_argument("--n-practice", type=int, default=2, help="other photos that come first")
+    parser.add_argument("--together", action="store_true", help="all photos at once")
+    parser.add_argument("--seconds", type=float, help="how long each photo is shown")
+    given = vars(parser.parse_args(arguments))
+    weights, files = given.pop("weights"), photos.find_photos(given.pop("photos"))
+    run = runs.open_run(weights)
+    model = run.model()
+    made = make(
+        files=files, colour=lambda rgb: colorize(model, rgb, run.recipe.size), weights=f"{run} ({weights})", **given
+    )
+    print(f"Send this file: {made.page}\nKeep this one to yourself: {made.folder / KEY}")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from pictures import crops, save
 from PIL import Image
 from scipy import stats
 
-from colorlib import color, photos, registry, study
+from colorlib import color, photos, recipes, registry, study
 
 
 def swap(rgb):
@@ -303,3 +303,24 @@ def test_a_study_is_found_again(pages):
     again = study.Study(made.folder)
     assert again.key.equals(made.key) and (again.id, again.kind) == (made.id, "grade")
     assert again.picture(again.key.index[0]).shape == (68, 90, 3)
+
+
+def test_the_command_line_makes_a_page_from_photos_and_weights(tmp_path, monkeypatch, capsys, painter):
+    for i, rgb in enumerate(crops(6)):
+        save(rgb, tmp_path / "photos" / f"{i}.png")
+    asked = []
+
+    class Run:
+        recipe = recipes.get("resnet34")
+
+        def model(self):
+            return painter
+
+    monkeypatch.setattr(study.runs, "open_run", lambda path: asked.append(path) or Run())
+    weights = tmp_path / "best.pt"
+    study.main([str(tmp_path / "photos"), str(weights), str(tmp_path / "study"), "--n-photos", "4", "--kind", "grade"])
+    made = study.Study(tmp_path / "study")
+    assert asked == [weights] and str(weights) in made.facts["weights"]
+    assert (made.kind, len(made.key), len(content(made)["practice"])) == ("grade", 4, 2)
+    out = capsys.readouterr().out
+    assert f"Send this file: {made.page}\nKeep this one to yourself: {made.folder / study.KEY}\n" == out
