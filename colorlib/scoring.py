@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from colorlib import recipes
+from colorlib import recipes, tables
 from colorlib.study import KINDS
 
 _RESAMPLES = 9_999  # of the key; where there are no more ways to draw it, all of them are tried
@@ -142,14 +142,14 @@ def by_photo(study, answers):
     """The photos, those that fooled most first: DataFrame by `photo`.
 
     Columns: `file`, `coloured`, `judged`, and of the kind "real" `taken for real`, the share, with real photos after
-    the coloured ones; of the kind "grade" the shares of the three grades, the best first.
+    the coloured ones; of the kind "grade" the shares of the three grades, most successes less failures first.
     """
     judged = _judged(study, answers)
     table = study.key.join(judged.groupby("photo").size().rename("judged"), how="right")
     if study.kind == "grade":
         counts = pd.crosstab(judged.photo, judged.answer, normalize="index")
         table = table.join(counts.reindex(columns=list(KINDS["grade"]["choices"]), fill_value=0.0))
-        return table.sort_values(["success", "failure"], ascending=[False, True], kind="stable")
+        return table.loc[(table.failure - table.success).sort_values(kind="stable").index]
     table["taken for real"] = 1 - judged.groupby("photo").said.mean()
     return table.sort_values(["coloured", "taken for real"], ascending=False, kind="stable")
 
@@ -183,8 +183,8 @@ def beside_published(study, table):
     for row in published[published.measure.isin(list(ours))].itertuples():
         column = ours[row.measure]
         here = [everyone[name] for name in (column, f"{column} from", f"{column} to")]
-        lines.append((row.measure, *here, row.published, f"published: {row.source}", row.protocol))
-    columns = ["measure", "here", "from", "to", "published", "by", "protocol"]
+        lines.append((row.measure, *here, row.published, f"published by {row.source}", row.protocol))
+    columns = ["measure", "here", "here from", "here to", "published", "by", "protocol"]
     return pd.DataFrame(lines, columns=columns).set_index("measure")
 
 
@@ -249,7 +249,7 @@ def _percent(row, column):
 
 def _table(frame):
     with pd.option_context("display.max_colwidth", None):
-        table = frame.rename_axis(None).to_html(float_format="{:.3f}".format, border=0, na_rep="")  # escapes
+        table = tables.readable(frame).rename_axis(None).to_html(border=0)  # escapes
     return f'<div class="wide">{table}</div>'
 
 

@@ -75,7 +75,7 @@ import numpy as np
 import skimage
 
 from colorlib import collecting, loading, photos, plots, recipes, runtime, sample, scoring
-from colorlib import study, training, widgets
+from colorlib import study, tables, training, widgets
 from colorlib.colorize import colorize, colorize_files
 
 # %% [markdown]
@@ -244,7 +244,7 @@ plots.show_table(found, "What was found in the answers")
 
 # %%
 table = (scoring.score if study_kind == "real" else scoring.grades)(page, given)
-plots.show_table(table.round(2), f"{label}what each participant said")
+plots.show_table(tables.readable(table), f"{label}what each participant said")
 
 # %% [markdown]
 # Guessing is right half of the time. The test exchanges the photos' truth in every possible way and asks how often
@@ -277,7 +277,7 @@ plots.show(figure, "04_fooled", f"{label}coloured photos that fooled most, and l
 
 # %%
 beside = scoring.beside_published(page, table)
-plots.show_table(beside.round(4), f"{label}our figures beside published ones")
+plots.show_table(tables.readable(beside), f"{label}our figures beside published ones")
 for right in (28, 29):
     value, low, high = scoring.share(right, 50)
     print(f"{right} right of 50 is {value:.0%}, 95 % interval {low:.2f} to {high:.2f}")

@@ -112,7 +112,7 @@ def test_what_57_percent_of_50_answers_can_be(made, right, low, high):
     assert (everyone["accuracy from"], everyone["accuracy to"]) == pytest.approx((low, high), abs=1e-4)
     text = scoring.report(made, answers).read_text()
     assert f"Right: {right} of 50, {2 * right}.0 % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)" in text
-    assert "published: document 000" in text and "0.570" in text
+    assert "published by document 000" in text and "<td>0.57</td>" in text
 
 
 def test_no_answers_are_no_score(made):
@@ -223,13 +223,13 @@ def test_published_figures_stand_beside_ours_and_say_that_they_are(made, graded)
     table = scoring.score(made, said(made, "cccccrrrrc", "rrcccrrrrr"))
     beside = scoring.beside_published(made, table)
     assert beside.here.to_dict() == {"accuracy": 0.85, "fool rate": 0.2}
-    assert beside.loc["fool rate", ["from", "to"]].tolist() == pytest.approx(clopper_pearson(2, 10))
+    assert beside.loc["fool rate", ["here from", "here to"]].tolist() == pytest.approx(clopper_pearson(2, 10))
     assert "in pairs" in beside.protocol["fool rate"]  # Zhang's design is another one
     grades = scoring.beside_published(graded, scoring.grades(graded, said(graded, "smmmf")))
     assert grades.here.tolist() == [0.2, 0.6, 0.2] and grades.published.tolist() == [0.1235, 0.6941, 0.1824]
     for frame in (beside, grades):
         assert frame.published.to_dict() == published.published[frame.index].to_dict()
-        assert frame.by.str.match(r"published: document 00\d$").all()
+        assert frame.by.str.match(r"published by document 00\d$").all()
 
 
 # -- simulated answers -----------------------------------------------------------------------------------------
@@ -287,7 +287,12 @@ def test_everything_in_a_report_of_simulated_answers_says_so(made):
 def test_the_report_of_grades(graded):
     text = scoring.report(graded, said(graded, "smmmf", "ssmmm")).read_text()
     assert "success: 30.0 % (95 % interval 6.7 to 65.2 %), medium: 60.0 %" in text
-    assert "Graded best" in text and "permuting" not in text and "0.694" in text
+    assert (
+        "<td>0.30 (0.07 to 0.65)</td>" in text
+        and "Graded best" in text
+        and "permuting" not in text
+        and "<td>0.6941</td>" in text
+    )
 
 
 def test_what_others_named_their_files_cannot_act_in_the_report(made, tmp_path):
