@@ -162,16 +162,18 @@ widgets.show_slider(rgb, colorize(model, rgb, side), ("the truth", "the predicti
 # do that again: this notebook makes one file, a page with the photos in it, which works without network, on a phone
 # too. You send it to your friends, they send back a small file or a text, and the cells below score it.
 #
-# `study_kind` is `real` (real or coloured?) or `grade` (success, medium or failure, beside the original, as in document
-# 001). `study_photos` is a folder of photos of yours; without one, scikit-image's eight are used, on which you can try
-# everything, but not prove anything: the sample is trained on three of them. With `seconds_per_photo` each photo goes
-# away after so long. Another `study_name` makes another page; the same name finds the one that you have sent.
+# `study_kind` is `real` (real or coloured?) or `grade` (success, medium or failure, beside the original, as in
+# document 001); `n_coloured` of the `n_photos` are coloured. `study_photos` is a folder of photos of yours; without
+# one, scikit-image's eight are used, on which you can try everything, but not prove anything: the sample is trained
+# on three of them. With `seconds_per_photo` each photo goes away after so long. Another `study_name` makes another
+# page; the same name finds the one that you have sent.
 
 # %%
 study_name = "first"  # @param {type: "string"}
 study_kind = "real"  # @param ["real", "grade"]
 study_photos = ""  # @param {type: "string"}
 n_photos = 10  # @param {type: "integer"}
+n_coloured = 5  # @param {type: "integer"}
 n_practice = 2  # @param {type: "integer"}
 all_at_once = False  # @param {type: "boolean"}
 seconds_per_photo = 0.0  # @param {type: "number"}
@@ -188,7 +190,8 @@ else:
     others = ("hubble_deep_field", "retina", "immunohistochemistry")
     pool = sample.scenes() | {name: getattr(skimage.data, name)() for name in others}
     del pool["motorcycle_right"]  # the other eye's view of the left one
-n_photos = min(n_photos, len(pool) - n_practice)
+n_asked, n_photos = n_photos, min(n_photos, len(pool) - n_practice)
+n_coloured = n_coloured * n_photos // max(n_asked, 1)  # as many of the fewer that there are
 print(f"{len(pool)} photos to draw from: {n_photos} to judge, {n_practice} to practise on")
 
 # %% [markdown]
@@ -203,9 +206,9 @@ if (folder / study.KEY).exists():
     page = study.Study(folder)
 else:
     how = {"together": all_at_once, "seconds": seconds_per_photo or None, "weights": model_name}
-    how |= {"kind": study_kind, "n_photos": n_photos, "n_practice": n_practice}
-    page = study.make(folder, pool, lambda rgb: colorize(model, rgb, side), **how)
-print(f"{len(page.key)} photos, made with the weights {page.facts['weights']}")
+    how |= {"n_photos": n_photos, "n_coloured": n_coloured, "n_practice": n_practice}
+    page = study.make(folder, pool, lambda rgb: colorize(model, rgb, side), study_kind, **how)
+print(f"{len(page.key)} photos, made with {page.facts['weights']}. {page.facts['terms']}")
 print(f"Send this file: {page.page} ({page.page.stat().st_size / 1e6:.1f} MB)")
 print(f"Keep this one to yourself: {folder / study.KEY}")
 
@@ -247,9 +250,9 @@ table = (scoring.score if study_kind == "real" else scoring.grades)(page, given)
 plots.show_table(tables.readable(table), f"{label}what each participant said")
 
 # %% [markdown]
-# Guessing is right half of the time. The test exchanges the photos' truth in every possible way and asks how often
-# chance alone would be as far from that as these people are: unlike the interval, it knows that a photo which is easy
-# for one is easy for all.
+# With as many real photos as coloured ones, guessing is right half of the time. The test exchanges the photos' truth
+# in every possible way and asks how often chance alone would be as far from that as these people are: unlike the
+# interval, it knows that a photo which is easy for one is easy for all.
 
 # %%
 test = scoring.against_chance(page, given) if study_kind == "real" else None
@@ -260,7 +263,7 @@ figure = plots.intervals({f"{label}95 % intervals": table}, column, chance)
 plots.show(figure, "04_intervals", f"{label}{column} of each participant with its interval")
 
 # %% [markdown]
-# The coloured photos that fooled most people, and those that fooled fewest.
+# The coloured photos that fooled most people, and those that fooled fewest; or those that were graded best and worst.
 
 # %%
 rows = scoring.extremes(page, scoring.by_photo(page, given))

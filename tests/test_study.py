@@ -213,16 +213,38 @@ def test_names_and_order_tell_nothing(pages):
     assert len({entry["id"] for _, entry, _ in kinds}) == 120
 
 
-def test_what_follows_the_picture_is_noise(pages):
-    """The padding's own bytes are the same for both kinds, and are not zeros, whose number one could see."""
-    rest = {True: b"", False: b""}
-    for made, entry, _ in both_kinds(pages):
-        jpeg = base64.b64decode(entry["data"][0])
-        rest[bool(made)] += jpeg[jpeg.index(b"\xff\xd9") + 2 :]
-    assert all(len(noise) > 5_000 for noise in rest.values())
-    for noise in rest.values():
-        counts = np.bincount(np.frombuffer(noise, np.uint8), minlength=256)
-        assert stats.chisquare(counts).pvalue > 1e-4
+def test_the_padding_does_not_show_where_it_begins(tmp_path, monkeypatch):
+    """With a "network" that paints all over, whose data is far shorter."""
+
+    def kept(jpeg, length):
+        lengths.append(len(jpeg))
+        return pad(jpeg, length)
+
+    pad, lengths = study._pad, []
+    monkeypatch.setattr(study, "_pad", kept)
+    made = study.make(tmp_path, pool(40, 160, 200), lambda rgb: np.full_like(rgb, 99), n_photos=40, n_practice=0)
+    assert max(lengths[:20]) < min(lengths[20:])  # the coloured ones come first there: a clue indeed
+    for (jpeg,) in made.jpegs.values():
+        scan = jpeg[jpeg.index(b"\xff\xda") + 14 : -2]
+        # The end is at the end, and nothing before it is a marker.
+        assert jpeg[-2:] == b"\xff\xd9" and set(re.findall(rb"\xff+(.)", scan, re.S)) <= {b"\0"}
+
+
+def test_padding_has_the_bytes_of_the_data_that_it_follows():
+    (plain,) = study._encode([next(crops(1, 150, 210))])
+    padded = study._pad(plain, 2 * len(plain))
+    own, filling = plain[plain.index(b"\xff\xda") + 14 : -2], padded[len(plain) - 2 : -2]
+    counts = [np.bincount(np.frombuffer(part, np.uint8), minlength=256) for part in (own, filling)]
+    often = np.minimum(*counts) >= 5
+    assert often.sum() > 200 and stats.chi2_contingency([count[often] for count in counts]).pvalue > 1e-4
+
+
+def test_padding_changes_no_pixel():
+    for rgb in crops(3, 150, 210):
+        (plain,) = study._encode([rgb])
+        padded = study._pad(plain, len(plain) + 5_000)
+        assert len(padded) == len(plain) + 5_000
+        assert np.array_equal(photos.open_photo(io.BytesIO(padded)), photos.open_photo(io.BytesIO(plain)))
 
 
 def test_both_kinds_go_through_lab_and_through_the_same_resizing(monkeypatch):
