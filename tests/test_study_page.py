@@ -10,7 +10,7 @@ from pictures import crops
 
 from colorlib import collecting, color, photos, scoring, study, widgets
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which needs no browser of its own")
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium")
 # As root, as in a container, Chromium has no sandbox; and it is not to call home.
