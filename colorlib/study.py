@@ -37,7 +37,7 @@ FORMAT = "colorlib answers 1"
 PAGE, KEY, ANSWERS = "send/colour-study.html", "key-do-not-send.json", "answers"  # in a study's folder
 SIDE = 512  # long side of a picture on the page
 _WORKING_SIDE = 1024  # larger photos are coloured at this size
-_MAX_PICTURE = 140_000  # bytes: 40 of them are 7.5 MB in base64
+_MAX_DATA = 5_800_000  # bytes of all pictures together: 7.7 MB in base64, which a mail takes
 _TEMPLATE = Path(__file__).with_name("study.html")
 
 KINDS = {
@@ -233,7 +233,7 @@ def _encode(pictures):
         for rgb, jpeg in zip(pictures, jpegs):
             Image.fromarray(rgb).save(jpeg, "JPEG", quality=quality, subsampling="4:2:0", optimize=False)
         longest = max(jpeg.tell() for jpeg in jpegs)
-        if longest <= _MAX_PICTURE:
+        if longest * len(pictures) <= _MAX_DATA:
             break
     return [_pad(jpeg.getvalue(), longest) for jpeg in jpegs]
 

@@ -148,13 +148,14 @@ def test_photos_of_research_sets_are_warned_about(tmp_path):
         study.make(tmp_path / "c", pool(6), swap, n_photos=4)
 
 
-def test_forty_photos_stay_under_eight_megabytes(tmp_path):
-    """The worst there are: noise, which does not compress, on patches of colour that make them forty photos."""
+@pytest.mark.parametrize("kind, n_practice", [("real", 2), ("grade", 0)])
+def test_forty_photos_stay_under_eight_megabytes(tmp_path, kind, n_practice):
+    """The worst there are: noise, which does not compress, on patches of colour that make them different photos."""
     rng, noise = np.random.default_rng(0), {}
-    for i in range(40):
+    for i in range(42):
         patches = np.kron(rng.integers(0, 128, (12, 12, 3)), np.ones((50, 50, 1), int))
         noise[str(i)] = (patches + rng.integers(0, 128, (600, 600, 3))).astype(np.uint8)
-    made = study.make(tmp_path, noise, lambda rgb: rgb, n_photos=40, n_practice=0)
+    made = study.make(tmp_path, noise, lambda rgb: rgb, kind, n_photos=40, n_practice=n_practice)
     assert 5_000_000 < made.page.stat().st_size < 8_000_000
     assert max(made.picture(made.key.index[0]).shape) == study.SIDE  # not by making them smaller
 
