@@ -33,7 +33,9 @@ def _decode(v):
 
 def _encode(v):
     """Linear light in [0, 1] -> sRGB value in [0, 1]."""
-    return torch.where(v > 0.0031308, 1.055 * v.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, 12.92 * v)
+    curved = v.clamp(min=0.0031308)
+    # The straight part goes on where the curve ends; `where` would take several times as long.
+    return (curved ** (1 / 2.4)).mul_(1.055).sub_(0.055).add_(v - curved, alpha=12.92)
 
 
 @lru_cache
@@ -46,17 +48,30 @@ def _mix(matrix, channels):
     return [sum(w * c for w, c in zip(row, channels)) for row in matrix]
 
 
+def _f(t):
+    """CIELAB's f: XYZ relative to white -> its cube-root scale."""
+    # A cube root by pow loses nothing here: t is clamped away from 0, where the straight part takes over.
+    return torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)
+
+
 def _undo_f(f):
     """The inverse of CIELAB's f: from its cube-root scale to XYZ relative to white."""
-    return torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
+    curved = f.clamp(min=24 / 116)
+    return (curved**3).add_(f - curved, alpha=1 / 7.787)
 
 
 def _linear_rgb(L, ab):
     """CIELAB -> linear sRGB `(B, 3, H, W)`, not clipped."""
-    fy = (L + 16) / 116
-    f = torch.cat([fy + ab[:, :1] / 500, fy, fy - ab[:, 1:] / 200], dim=1)
-    xyz = _undo_f(f).clamp(min=0)
-    return torch.cat(_mix(_TO_RGB, xyz.split(1, dim=1)), dim=1)
+    f = ab.new_empty(len(ab), 3, *ab.shape[2:])
+    f[:] = (L + 16) / 116
+    f[:, 0].add_(ab[:, 0], alpha=1 / 500)
+    f[:, 2].sub_(ab[:, 1], alpha=1 / 200)
+    xyz = _undo_f(f).clamp_(min=0)
+    linear = torch.empty_like(f)
+    for channel, weights in enumerate(_TO_RGB):  # in place: most of the time goes into moving numbers
+        torch.mul(xyz[:, 0], weights[0], out=linear[:, channel])
+        linear[:, channel].add_(xyz[:, 1], alpha=weights[1]).add_(xyz[:, 2], alpha=weights[2])
+    return linear
 
 
 def rgb_to_lab(rgb):
@@ -74,11 +89,16 @@ def rgb_to_lab(rgb):
     if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[1] != 3:
         raise ValueError(f"rgb must be uint8 (B, 3, H, W), not {rgb.dtype} {tuple(rgb.shape)}")
     linear = _linear(rgb.device)[rgb.int()]
-    t = torch.cat(_mix(_TO_XYZ, linear.split(1, dim=1)), dim=1)
-    # A cube root by pow loses nothing here: t is clamped away from 0, where the straight part takes over.
-    f = torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)
-    fx, fy, fz = f.split(1, dim=1)
+    fx, fy, fz = _f(torch.cat(_mix(_TO_XYZ, linear.split(1, dim=1)), dim=1)).split(1, dim=1)
     return 116 * fy - 16, torch.cat([500 * (fx - fy), 200 * (fy - fz)], dim=1)
+
+
+def lightness(rgb):
+    """The L of `rgb_to_lab` alone, several times as fast: uint8 `(B, 3, H, W)` -> float32 `(B, 1, H, W)`."""
+    linear, Y = _linear(rgb.device), 0
+    for weight, channel in zip(_TO_XYZ[1], rgb.unbind(dim=1)):
+        Y = (weight * linear).index_select(0, channel.flatten().int()).add_(Y)
+    return _f(Y).mul_(116).sub_(16).view(len(rgb), 1, *rgb.shape[2:])
 
 
 def photo_to_lab(rgb):
@@ -107,19 +127,32 @@ def lab_to_rgb(L, ab):
     outside = ~_in_gamut(linear)
     if outside.any():  # usually a few pixels: work on those alone, as a batch of one column
         index = outside[:, 0].nonzero(as_tuple=True)
-        l1 = L[index[0], :, index[1], index[2]][..., None, None]
-        ab1 = ab[index[0], :, index[1], index[2]][..., None, None]
-        low, high = torch.zeros_like(l1), torch.ones_like(l1)  # share of the chroma that is kept
-        for _ in range(12):  # 2^-12 of the chroma: under 0.05 ab units
+        l1, ab1, linear1 = (x[index[0], :, index[1], index[2]][..., None, None] for x in (L, ab, linear))
+        linear[index[0], :, index[1], index[2]] = _fitted(l1, ab1, linear1)[..., 0, 0]
+    return _encode(linear.clamp_(0, 1)).mul_(255).round_().to(torch.uint8)
+
+
+def _fitted(L, ab, linear):
+    """Linear sRGB of colours that are out of gamut, `(n, 3, 1, 1)`, with as much of their chroma as fits."""
+    grey = _linear_rgb(L, torch.zeros_like(ab))
+    # Nearly black, as most of them are, it is a straight line from grey to the colour: cut where it leaves the gamut.
+    bound = torch.where(linear < 0, _BELOW, _ABOVE)
+    share = torch.where((linear < _BELOW) | (linear > _ABOVE), (bound - grey) / (linear - grey), 1)
+    fitted = torch.lerp(grey, linear, share.amin(dim=1, keepdim=True).clamp(0, 1))
+    curved = ((L + 16) / 116 + (ab[:, :1] / 500).clamp(min=0) - (ab[:, 1:] / 200).clamp(max=0) > 24 / 116)[:, 0, 0, 0]
+    if curved.any():
+        L, ab = L[curved], ab[curved]
+        low, high = torch.zeros_like(L), torch.ones_like(L)  # share of the chroma that is kept
+        for _ in range(10):  # 2^-10 of the chroma: at most 0.12 ab units
             mid = (low + high) / 2
-            fits = _in_gamut(_linear_rgb(l1, mid * ab1))
+            fits = _in_gamut(_linear_rgb(L, mid * ab))
             low, high = torch.where(fits, mid, low), torch.where(fits, high, mid)
-        linear[index[0], :, index[1], index[2]] = _linear_rgb(l1, low * ab1)[..., 0, 0]
-    return (_encode(linear.clamp(0, 1)) * 255).round().to(torch.uint8)
+        fitted[curved] = _linear_rgb(L, low * ab)
+    return fitted
 
 
 def _in_gamut(linear):
-    return ((linear >= _BELOW) & (linear <= _ABOVE)).all(dim=1, keepdim=True)
+    return (linear.amin(dim=1, keepdim=True) >= _BELOW) & (linear.amax(dim=1, keepdim=True) <= _ABOVE)
 
 
 def chroma(ab):
@@ -133,7 +166,7 @@ def l_to_grey(L):
     It equals `skimage.color.rgb2gray` of a neutral pixel. On coloured pixels rgb2gray weighs the
     gamma-encoded channels and so differs; a model is only ever given this one.
     """
-    return _encode(_undo_f((L + 16) / 116).clamp(0, 1))
+    return _encode(_undo_f((L + 16) / 116).clamp(0, 1)).clamp(0, 1)
 
 
 def to_unit(ab):

@@ -29,16 +29,18 @@ class Photos(Dataset):
         crop: side of the square to cut out, at a place that depends on them too, or with a seed of None from the
             middle; None for the whole.
         pack: what `pack` made of the same files, size and resize; without it, every photo is decoded every time.
+        zoom: instead of all that, scale a square to `crop` whose side is this share of the short side or more, by
+            chance, from anywhere in the photo. It is decoded every time.
     """
 
-    def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None, crop=None):
+    def __init__(self, files, size, resize="squash", flip=False, seed=0, pack=None, crop=None, zoom=None):
         if not 0 < (crop or size) <= size:
             raise ValueError(f"crop must be at most the size, {size}, not {crop!r}")
         if resize not in ("squash", "crop"):
             raise ValueError(f"resize must be 'squash' or 'crop', not {resize!r}")
         self.files = [str(file) for file in files]  # a million `Path`s would take a spawned worker seconds to receive
         self.size, self.resize, self.flip, self.seed, self.pack = size, resize, flip, seed, pack
-        self.crop = crop or size
+        self.crop, self.zoom = crop or size, zoom
 
     def __len__(self):
         return len(self.files)
@@ -50,13 +52,16 @@ class Photos(Dataset):
         """Many photos at once, uint8 `(B, 3, crop, crop)`: what a DataLoader asks for."""
         batch = np.empty((len(keys), 3, self.crop, self.crop), dtype=np.uint8)
         for place, (epoch, index) in zip(batch, keys):
-            rgb = _opened(self.pack)[index] if self.pack else self._read(index)
-            mirrored, top, left = False, *2 * [(self.size - self.crop) // 2]
-            if self.seed is not None:
-                rng = np.random.default_rng((self.seed, epoch, index))
-                mirrored = self.flip and rng.random() < 0.5
-                top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
-            rgb = rgb[:, top : top + self.crop, left : left + self.crop]
+            rng = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
+            mirrored = bool(rng) and self.flip and rng.random() < 0.5
+            if self.zoom and rng:
+                rgb = self._zoomed(index, rng)
+            else:
+                rgb = _opened(self.pack)[index] if self.pack else self._read(index)
+                top, left = 2 * [(self.size - self.crop) // 2]
+                if rng:
+                    top, left = rng.integers(self.size - self.crop + 1, size=2) if self.crop < self.size else (0, 0)
+                rgb = rgb[:, top : top + self.crop, left : left + self.crop]
             place[:] = rgb[:, :, ::-1] if mirrored else rgb
         return torch.from_numpy(batch)
 
@@ -65,10 +70,21 @@ class Photos(Dataset):
         box = None
         if self.resize == "crop":
             side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
-        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        return np.asarray(image).transpose(2, 0, 1)
+            box = _square((image.width - side) / 2, (image.height - side) / 2, side)
+        return _scaled(image, self.size, box)
+
+    def _zoomed(self, index, rng):
+        image = Image.fromarray(photos.open_photo(self.files[index]))
+        side = min(image.size) * rng.uniform(self.zoom, 1)
+        return _scaled(image, self.crop, _square(*rng.uniform(0, np.subtract(image.size, side)), side))
+
+
+def _square(left, top, side):
+    return left, top, left + side, top + side
+
+
+def _scaled(image, side, box):
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box)).transpose(2, 0, 1)
 
 
 class Readable(Photos):

@@ -1,5 +1,6 @@
 """Every architecture, by name. A model takes L, of any size, and returns ab of the same size."""
 
+import json
 import math
 import shutil
 import urllib.error
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -376,6 +378,21 @@ class UNet(ResNetStart, Colorizer):
         return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
+class Mean(nn.Module):
+    """The mean of what several networks of one kind predict: each is wrong in its own way, and part of that cancels.
+
+    They are trained one by one, and put together by tools/ship_weights.py.
+    """
+
+    def __init__(self, name, n):
+        super().__init__()
+        self.members = nn.ModuleList(build(name) for _ in range(n))
+
+    def forward(self, L):
+        """L: float `(B, 1, H, W)` in [0, 100] -> pred_ab: float `(B, 2, H, W)` in `ab` units."""
+        return torch.stack([member(L) for member in self.members]).mean(dim=0)
+
+
 def build(name):
     """A fresh model by name, with random weights.
 
@@ -410,6 +427,32 @@ def cost(name):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 1, 224, 224))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+SHIPPED = Path(__file__).with_name("weights")
+
+
+def shipped(folder=SHIPPED):
+    """The network that comes with this package, see weights/README.md, and the facts about it.
+
+    The weights are kept as safetensors, which hold numbers and no code, mostly of 16 bits, and verified by their hash.
+
+    Returns:
+        `(model, facts)`: in evaluation mode on the CPU; and a dict with what a run's manifest has.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if it is damaged.
+    """
+    facts = json.loads((folder / "facts.json").read_text())
+    file = folder / facts["file"]
+    if runtime.sha256(file) != facts["sha256"]:
+        raise ValueError(f"{file}: is damaged or another version (its SHA-256 is wrong); get colorlib anew.")
+    with torch.device("meta"):  # to draw random weights first would take longer than to read these
+        model = Mean(facts["recipe"]["model"], len(facts["members"]))
+    state = {name: values.float() if values.is_floating_point() else values for name, values in load_file(file).items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False), facts
 
 
 # These files end their names with the first digits of their SHA-256. The third one is timm's, of 223 MB.

@@ -3,12 +3,13 @@
 import io
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from colorlib import color
+from colorlib import color, saving
 
 MAX_PIXELS = 150_000_000  # a 100-megapixel camera passes; an image made to fill the memory does not
 SUFFIXES = frozenset(
@@ -41,16 +42,58 @@ def open_photo(source, max_pixels=MAX_PIXELS):
     Raises:
         PhotoError: if it is missing, not an image, damaged or too large.
     """
+    return _read(source, max_pixels, lambda image: None)[0]
+
+
+def read_photo(source, max_pixels=MAX_PIXELS):
+    """Open an image file as `open_photo` does, and keep what it says about itself.
+
+    Returns:
+        `(rgb, notes, profile, remarks)`: uint8 `(H, W, 3)`; what `saving.notes_of` found; an sRGB profile, bytes, if
+        the file had a profile, else None; and sentences about what 8-bit sRGB does not hold of it.
+    """
+    rgb, (notes, profile, remarks) = _read(source, max_pixels, _about)
+    return rgb, notes, profile, remarks
+
+
+def _about(image):
+    """Of an opened and upright PIL image, before it is converted: `(notes, profile, remarks)`."""
+    remarks = []
+    if getattr(image, "n_frames", 1) > 1:
+        remarks.append("of several pictures in the file, only the first is taken")
+    if image.mode[0] in "IF" or image.info.get(_DEEP):
+        remarks.append("it has more than 8 bits a channel; what is written has 8")
+    if image.has_transparency_data:
+        remarks.append("what is transparent in it is laid over white")
+    profile = image.info.get("icc_profile")
+    try:
+        if profile and not _is_srgb(profile):
+            profile = ImageCms.ImageCmsProfile(_SRGB).tobytes()
+    except (ImageCms.PyCMSError, OSError):  # damaged: it was not applied either
+        profile = None
+    try:
+        return saving.notes_of(image), profile, remarks
+    except Exception:  # Pillow's readers of metadata let almost anything escape too
+        return {}, profile, [*remarks, "its metadata is damaged and not kept"]
+
+
+_DEEP = "colorlib: deep"  # noted in PIL's `info` before the pixels are read, which forgets it
+
+
+def _read(source, max_pixels, about):
     name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the upload")
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; `max_pixels` decides instead.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns from 89 megapixels on, where `max_pixels` decides instead; and of damaged EXIF data.
+            warnings.filterwarnings("ignore", module="PIL")
             with Image.open(source) as image:
                 if image.width * image.height > max_pixels:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                image.info[_DEEP] = any(";16" in str(tile) for tile in image.tile)
                 image.load()
-                return np.array(_to_srgb(_upright(image)))
+                _upright(image)
+                found = about(image)
+                return np.array(_to_srgb(image)), found
     except Image.DecompressionBombError as error:
         raise PhotoError(
             f"{name}: too large ({error}); at most {max_pixels:,} pixels are opened: make it smaller first."
@@ -75,10 +118,8 @@ def open_photo(source, max_pixels=MAX_PIXELS):
 
 
 def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data is no reason to lose the photo: show it as it is stored
-        return image
+    with suppress(Exception):  # damaged EXIF data is no reason to lose the photo: show it as it is stored
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels has 400 MB
 
 
 def _to_srgb(image):
@@ -105,23 +146,29 @@ def _to_srgb(image):
 
 def _apply_profile(image, profile):
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+        if _is_srgb(profile):
             return image
-        return ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+        return ImageCms.profileToProfile(image, io.BytesIO(profile), _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):  # damaged, or not for this kind of picture: do as viewers do
         return image
 
 
+def _is_srgb(profile):
+    return "srgb" in ImageCms.getProfileDescription(io.BytesIO(profile)).lower()
+
+
 def _deep_grey(image):
     """16-bit, 32-bit or floating-point grey -> PIL "L". The white level is taken from the kind of file."""
-    values = np.asarray(image, dtype=np.float64)
-    top = values[np.isfinite(values)].max(initial=0)
+    values = np.asarray(image)
+    top = values.max(initial=0, where=np.isfinite(values))
     if image.mode == "F":  # no rule says what white is: the smallest of the usual ones that holds
         white = next((w for w in (1, 255, 65535) if top <= w), top)
     else:
         white = 65535 if top <= 65535 else top
-    return Image.fromarray((np.nan_to_num(values / white).clip(0, 1) * 255).round().astype(np.uint8))
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for rows, out in zip(np.array_split(values, 64), np.array_split(grey, 64)):  # 64 bits for all would fill the memory
+        out[:] = (np.nan_to_num(rows / np.float64(white)).clip(0, 1) * 255).round()
+    return Image.fromarray(grey)
 
 
 def find_photos(folder):

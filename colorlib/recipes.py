@@ -17,7 +17,9 @@ class Recipe:
     size: int = 224  # side in pixels of what the network is trained on
     resize: str = "squash"  # to the square, or "crop" its centre
     crop: float = 1.0  # while training, a square with this share of the side is cut out at random
+    zoom: float | None = None  # or a square from this share of the short side to all of it, from anywhere in the photo
     flip: bool = True  # mirror at random
+    gamma: float = 0.0  # bend L at random, as other exposures would: spread of the logarithm of the exponent
     one_photo: bool = False  # train and validate on the first training photo alone, a hundred batches of it an epoch
     loss: str = "mse"  # on ab_unit; or "cross-entropy" over ab bins
     rebalance: float | None = None  # weigh rare colours more: Zhang's lambda, near 0 fully, 1 not at all

@@ -24,6 +24,10 @@ class Run:
     dir: Path
     weights: str = ""
 
+    @property
+    def name(self):
+        return self.dir.name
+
     @cached_property
     def facts(self):
         """The manifest of the best checkpoint: recipe, data, epoch, step, val_mse, floors, train_mean and more."""
@@ -76,12 +80,39 @@ class Run:
         )
 
 
+class Shipped(Run):
+    """The weights that come with the package: what 03 and 04 need of a run, and no more. See `models.shipped`."""
+
+    name = "shipped"
+
+    def __init__(self):
+        super().__init__(models.SHIPPED)
+
+    @cached_property
+    def _shipped(self):
+        return models.shipped()
+
+    @property
+    def facts(self):
+        return self._shipped[1]
+
+    def model(self):
+        return self._shipped[0].to(runtime.device())
+
+    def __str__(self):
+        return f"the weights that come with colorlib, with a validation MSE of {self.facts['val_mse']:.5f}"
+
+
 def open_run(path):
     """The `Run` at a path: a run's folder, or the file of its weights (`best-….pt`), with its manifest beside it.
+
+    "shipped" means the weights that come with the package.
 
     Raises:
         FileNotFoundError: if there is neither.
     """
+    if str(path) == Shipped.name:
+        return Shipped()
     path = Path(path).expanduser()
     if path.is_dir():
         return Run(path)

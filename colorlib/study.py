@@ -305,7 +305,7 @@ def main(arguments=None):
     """The command line: a page from a folder of photos and a weights file."""
     parser = argparse.ArgumentParser(prog="python -m colorlib.study", description="Make the page of a study.")
     parser.add_argument("photos", type=Path, help="a folder of photos, best your own")
-    parser.add_argument("weights", type=Path, help="a weights file, or a run's folder")
+    parser.add_argument("weights", help="a weights file, a run's folder, or shipped")
     parser.add_argument("folder", type=Path, help="where the study is kept")
     parser.add_argument("--kind", choices=KINDS, default="real", help="real or coloured, or grade the colours")
     parser.add_argument("--n-photos", type=int, default=10, help="photos to judge")

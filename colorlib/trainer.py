@@ -144,6 +144,9 @@ class Trainer:
         for part in self.frozen:
             part.eval()  # or batch norms would go on counting
         L, ab = color.rgb_to_lab(rgb.to(self.device, non_blocking=True))
+        if self.recipe.gamma:
+            exponent = (self.recipe.gamma * torch.randn(len(L), 1, 1, 1, device=self.device)).exp()
+            L = 100 * (L / 100).clamp(0, 1) ** exponent
         loss_sum = self.loss(self.forward, L, ab, self.precision).sum() * (distributed.rank() < n)
         # The gradients are averaged over the processes, hence times their number: the mean over the whole batch.
         loss = loss_sum / n * distributed.world()
@@ -302,7 +305,7 @@ def trial(recipe, data, n_steps, packed=None):
     """
     files = data.files("train")
     size = min(recipe.batch_size, len(files))
-    photo_set = Photos(files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packed, recipe.seen)
+    photo_set = Photos(files, recipe.size, recipe.resize, recipe.flip, recipe.seed, packed, recipe.seen, recipe.zoom)
     with torch.random.fork_rng(devices=runtime.gpus()), enough_memory(recipe):
         order = Batches(np.arange(n_steps * size) % len(files), size, seed=recipe.seed)
         yield Trainer(recipe, n_steps), loader(photo_set, order, runtime.preset().workers)

@@ -21,7 +21,7 @@ import torch
 from colorlib import checkpoints, distributed, evaluation, losses, metrics, recipes, runtime
 from colorlib.data import ready, ready_again
 from colorlib.loading import Batches, Photos, draw_subset, loader, mean_ab, pack
-from colorlib.runs import Run, Strip, newest_run, restore
+from colorlib.runs import Run, Shipped, Strip, newest_run, restore
 from colorlib.trainer import Trainer, enough_memory, load_encoder
 
 
@@ -152,10 +152,12 @@ class _Job:
         if recipe.n_epochs * recipe.subset > 1:
             packs = [
                 distributed.first_of_machine(lambda files=files: pack(files, recipe.size, recipe.resize, self.packs))
-                for files in (self.files, self.val_files)
+                if files
+                else None
+                for files in ([] if recipe.zoom else self.files, self.val_files)
             ]
         how = recipe.size, recipe.resize, recipe.flip, recipe.seed
-        self.train_set = Photos(self.files, *how, packs[0], recipe.seen)
+        self.train_set = Photos(self.files, *how, packs[0], recipe.seen, recipe.zoom)
         self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
 
     def train_epoch(self, line, save_every, end, asked):
@@ -303,14 +305,16 @@ def _finished(recipe, history):
     return len(found) - 1 - found.index(min(found)) >= recipe.patience
 
 
-def newest_or_sample(mirror=None):
-    """A trained run and its photos for the notebooks that need one: the newest, else a minute's training.
+def newest_or_shipped(mirror=None):
+    """A trained run and its photos for the notebooks that need one: the newest, else the weights that are shipped.
+
+    And in a copy of the project without these: a minute's training on the sample.
 
     Args:
         mirror: a folder that outlives this machine, with the folders `runs` and `data`.
 
     Returns:
-        `(run, photos)`: the `Run` and the `data.Prepared` set that it was trained on.
+        `(run, photos)`: the `Run`, and the `data.Prepared` set that it was trained on, if it is here, or the sample.
     """
     root, mirror = runtime.runs_dir(), mirror and Path(mirror)
     run = newest_run(root, mirror and mirror / "runs")
@@ -324,9 +328,13 @@ def newest_or_sample(mirror=None):
         else:
             if photos.fingerprint != run.facts["data"]["fingerprint"]:
                 print("Its folder of photos has changed since: some that are shown may have been trained on.")
-    else:
-        print("There is no trained run yet: training on the sample for about a minute.")
-        photos = ready("sample")
+        return run, photos
+    photos = ready("sample")
+    try:
+        run = Shipped()
+        print(f"There is no trained run yet: using {run}, and the sample's photos, which it has not been trained on.")
+    except FileNotFoundError:
+        print("There is no trained run and no weights come with this copy: training on the sample for about a minute.")
         recipe = recipes.get("resnet34", **runtime.PRESETS["sample"].recipe_changes)
         run = fit(recipe, photos, root / "resnet34-sample", mirror and mirror / "runs" / "resnet34-sample")
     return run, photos

@@ -28,7 +28,7 @@
 #
 # **What you will learn:** how to read a published error, and why the photos behind it matter more than its digits.
 #
-# **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
+# **What you need:** a run of `02_train`, the newest is taken; without one, the weights that come with the project.
 # A GPU helps with large test sets only; the time on a T4 has not been measured. It leaves tables and the numbers of
 # each photo in `runs/evaluation/`, and in Drive with `use_drive`.
 
@@ -94,7 +94,7 @@ max_photos = 10000  # @param {type: "integer"}
 picture_photos = 1000  # @param {type: "integer"}
 
 print(runtime.describe())
-run, prepared = training.newest_or_sample(mirror)
+run, prepared = training.newest_or_shipped(mirror)
 recipe, workers = run.recipe, runtime.preset().workers
 
 # %% [markdown]
@@ -120,7 +120,7 @@ print("To be measured:", ", ".join(networks))
 
 
 # %%
-out, kept = (root and root / "evaluation" / run.dir.name for root in (runtime.runs_dir(), mirror))
+out, kept = (root and root / "evaluation" / run.name for root in (runtime.runs_dir(), mirror))
 if kept and not out.is_dir():  # what an earlier session measured
     evaluation.keep(kept, out)
 

@@ -28,9 +28,9 @@
 # **What you will learn:** how to ask people without telling them the answer, and how little ten photos and five
 # people prove.
 #
-# **What you need:** a run of `02_train`, the newest is taken; without one, the sample is trained for about a minute.
-# No GPU; the time on a T4 has not been measured. It leaves coloured photos, the page, its key and a report in the runs
-# folder.
+# **What you need:** a run of `02_train`, the newest is taken; without one, the weights that come with the project.
+# No GPU; the time on a T4 has not been measured. It leaves coloured photos, the page of the study, its key and a report
+# in the runs folder.
 
 # %% [markdown]
 # ## Set up
@@ -69,27 +69,34 @@ print(f"Using the project in {root}")
 # Helpers come from `colorlib`; everything that is the lesson stands in this notebook.
 
 # %%
+import shutil
 import time
 
 import numpy as np
 import skimage
 
-from colorlib import collecting, loading, photos, plots, recipes, runtime, sample, scoring
+from colorlib import collecting, loading, photos, plots, recipes, runs, runtime, sample, scoring
 from colorlib import study, tables, training, widgets
 from colorlib.colorize import colorize, colorize_files
 
 # %% [markdown]
 # `own_photos` is a photo or a folder of yours, in colour or not: only its lightness is used. In Colab, tick `upload`
-# to choose files on your computer.
+# to choose files on your computer. They are coloured by the weights that come with the project, or by your newest run.
+# `strength` multiplies the colours, `beside` puts each photo beside its result, and `temperature` is for networks that
+# choose among colours: lower is more vivid.
 
 # %%
 own_photos = ""  # @param {type: "string"}
 upload = False  # @param {type: "boolean"}
+colour_with = "shipped weights"  # @param ["shipped weights", "newest run"]
+strength = 1.0  # @param {type: "slider", min: 0, max: 2, step: 0.05}
+beside = False  # @param {type: "boolean"}
+temperature = 0.38  # @param {type: "slider", min: 0, max: 1, step: 0.02}
 
 print(runtime.describe())
-run, prepared = training.newest_or_sample(mirror)
+run, prepared = training.newest_or_shipped(mirror)
 model, side = run.model(), run.recipe.size  # the network sees photos as large as in training
-model_name = f"{run.dir.name}-{run.facts['sha256'][:8]}"  # a later model's results go elsewhere
+model_name = f"{run.name}-{run.facts['sha256'][:8]}"  # a later model's results go elsewhere
 
 # %% [markdown]
 # ## Colour photos that the network has never seen
@@ -106,7 +113,8 @@ plots.show(figure, "04_test_photos", "Test photos: grey, truth, prediction")
 # %% [markdown]
 # ## Colour photos that never had colours
 # These grey pictures come with scikit-image. Nobody knows their truth, so there is no error to compute, only the
-# question whether one would believe the result. A network that was trained on three scenes will not convince you.
+# question whether one would believe the result. (A network that was trained on the sample's three scenes will not
+# convince you.)
 
 # %%
 greys = [skimage.data.camera(), skimage.data.coins(), skimage.data.grass(), skimage.data.page()]
@@ -116,9 +124,10 @@ plots.show(figure, "04_grey_photos", "Grey photos, and the same coloured")
 
 # %% [markdown]
 # ## Colour your own
-# The network looks at a small copy; the colour is brought back to full size and joined with the photo's own lightness,
-# so that no detail is lost. Results are new files; yours are only read. Files that are no photos are listed with the
-# reason.
+# The network looks at a small copy; the colour is brought back to full size along the edges of lightness, and joined
+# with the photo's own lightness, so that no detail is lost. Results are new files of the same kind with the photo's
+# metadata; yours are only read. Files that are no photos are listed with the reason. In a terminal,
+# `python -m colorlib PHOTO_OR_FOLDER` does the same.
 
 # %%
 if upload and runtime.platform() == "colab":
@@ -131,26 +140,43 @@ if upload and runtime.platform() == "colab":
 print("Your photos:", own_photos or "none given")
 
 # %% [markdown]
-# Each model and each folder of photos has its own folder of results, below `runs/coloured`.
+# Each network, each setting and each folder of photos has its own folder of results, below `runs/coloured`.
+
+# %%
+painter = runs.open_run("shipped") if colour_with == "shipped weights" else run
+settings = (
+    f"{painter.name}-{painter.facts['sha256'][:8]}-strength-{strength:g}" + "-beside" * beside
+)
+if own_photos:
+    network = painter.model()
+    if hasattr(network, "T"):
+        network.T, settings = temperature, f"{settings}-temperature-{temperature:g}"
+    source = "_".join(Path(own_photos).expanduser().resolve().parts[1:])
+    out = runtime.runs_dir() / "coloured" / settings / source
+    coloured = colorize_files(
+        network, own_photos, out, painter.recipe.size, strength, beside=beside
+    )
+    plots.show_table(coloured)
+else:
+    print("Give the path of a photo or a folder as own_photos above, or tick upload in Colab.")
+
+# %% [markdown]
+# The first of them. What was uploaded to Colab comes back as one archive.
 
 # %%
 if own_photos:
-    source = "_".join(Path(own_photos).expanduser().resolve().parts[1:])
-    out = runtime.runs_dir() / "coloured" / model_name / source
-    coloured = colorize_files(model, own_photos, out, side)
-    plots.show_table(coloured)
     good = coloured[coloured.coloured != ""].head(4)[["photo", "coloured"]]
     pairs = [[photos.open_photo(path) for path in pair] for pair in good.to_numpy()]
     if pairs:
         figure = plots.grid(pairs, ["the photo", "coloured"], side=3)
         plots.show(figure, "04_own_photos", "Your photos, and the same coloured")
-else:
-    print("Give the path of a photo or a folder as own_photos above, or tick upload in Colab.")
+    if pairs and upload and runtime.platform() == "colab":
+        colab_files.download(shutil.make_archive(str(out), "zip", out))
 
 # %% [markdown]
 # ## Compare two pictures
-# The truth and the guess, one over the other. Move the border with the mouse, a finger or the arrow keys. (The sample
-# does not train on the cat.)
+# The truth and the guess, one over the other. Move the border with the mouse, a finger or the arrow keys. (A run
+# on the sample does not train on the cat.)
 
 # %%
 rgb = skimage.data.chelsea()
@@ -164,9 +190,9 @@ widgets.show_slider(rgb, colorize(model, rgb, side), ("the truth", "the predicti
 #
 # `study_kind` is `real` (real or coloured?) or `grade` (success, medium or failure, beside the original, as in
 # document 001); `n_coloured` of the `n_photos` are coloured. `study_photos` is a folder of photos of yours; without
-# one, scikit-image's eight are used, on which you can try everything, but not prove anything: the sample is trained
-# on three of them. With `seconds_per_photo` each photo goes away after so long. Another `study_name` makes another
-# page; the same name finds the one that you have sent.
+# one, scikit-image's eight are used, on which you can try everything, but not prove anything: they are few, and a run
+# on the sample is trained on three of them. With `seconds_per_photo` each photo goes away after so long. Another
+# `study_name` makes another page; the same name finds the one that you have sent.
 
 # %%
 study_name = "first"  # @param {type: "string"}
@@ -279,8 +305,8 @@ plots.show(figure, "04_fooled", f"{label}coloured photos that fooled most, and l
 # come from 50 judgements: 28 right would be 56 %, 29 would be 58 %, and with either the interval contains one half.
 
 # %%
-beside = scoring.beside_published(page, table)
-plots.show_table(tables.readable(beside), f"{label}our figures beside published ones")
+compared = scoring.beside_published(page, table)
+plots.show_table(tables.readable(compared), f"{label}our figures beside published ones")
 for right in (28, 29):
     value, low, high = scoring.share(right, 50)
     print(f"{right} right of 50 is {value:.0%}, 95 % interval {low:.2f} to {high:.2f}")

@@ -45,6 +45,37 @@ def test_squash_shows_the_whole_photo_and_crop_its_centre(size, index, stripes):
     assert cropped[1].min() > 200
 
 
+def test_zoomed_squares_lie_anywhere_and_depend_on_seed_epoch_and_index_alone(tmp_path):
+    """Of a picture whose red is its row and whose green is its column, a square's corners tell what was cut out."""
+    y, x = np.mgrid[0:100, 0:200]
+    picture = save(np.stack([y, x, 0 * x], axis=2).astype(np.uint8), tmp_path / "wide.png")
+
+    def boxes(seed, epoch, zoom=0.6):
+        photo_set = loading.Photos([picture] * 60, 100, "crop", seed=seed, crop=32, zoom=zoom)
+        found = photo_set.__getitems__([(epoch, i) for i in range(60)]).double()
+        assert found.shape == (60, 3, 32, 32)
+        top, left = found[:, 0, 8].mean(dim=1), found[:, 1, :, 8].mean(dim=1)
+        height, width = (
+            (found[:, 0, 24] - found[:, 0, 8]).mean(dim=1),
+            (found[:, 1, :, 24] - found[:, 1, :, 8]).mean(1),
+        )
+        assert (height - width).abs().max() < 1.5  # squares
+        side = 2 * height
+        return side, top - side / 4, left - side / 4
+
+    side, top, left = boxes(0, 0)
+    assert 57 < side.min() < 66 and 92 < side.max() < 103  # 0.6 to 1 of the short side
+    assert left.min() < 15 and (left + side).max() > 185 and left.std() > 25  # also at the sides
+    assert top.min() > -2 and (top + side).max() < 102
+    assert all(a.equal(b) for a, b in zip(boxes(0, 0), boxes(0, 0)))
+    for other in ((0, 1), (1, 0)):
+        assert not boxes(*other)[0].equal(side)
+    with_middle = loading.Photos([picture], 100, "crop", seed=None, crop=32, zoom=0.6)[0, 0]
+    assert with_middle.equal(
+        loading.Photos([picture], 100, "crop", seed=None, crop=32)[0, 0]
+    )  # to judge: nothing random
+
+
 def test_unknown_resize_is_refused_at_once(stripes):
     with pytest.raises(ValueError, match="resize must be 'squash' or 'crop', not 'stretch'"):
         loading.Photos(stripes, 24, "stretch")

@@ -271,8 +271,6 @@ def test_twin_runs_alone_as_a_script(twin, tmp_path):
     script.parent.mkdir(parents=True)
     (tmp_path / "project" / "colorlib").symlink_to(ROOT / "colorlib")
     short = {"n_epochs = 0 ": "n_epochs = 3 ", "compare_minutes = 0.0 ": "compare_minutes = 0.02 "}
-    fewer = 'runtime.PRESETS["sample"].recipe_changes["n_epochs"] = 3'
-    short |= {"run, prepared = training.newest_or_sample": f"{fewer}\nrun, prepared = training.newest_or_sample"}
     script.write_text(re.sub("|".join(map(re.escape, short)), lambda found: short[found[0]], twin.read_text()))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"COLORLIB_RUNS": str(tmp_path / "runs"), "COLORLIB_DATA": str(tmp_path / "data")}
@@ -381,8 +379,6 @@ def test_04_says_simulated_until_there_are_answers(tmp_path):
     script.parent.mkdir(parents=True)
     (tmp_path / "project" / "colorlib").symlink_to(ROOT / "colorlib")
     text = (ROOT / "notebooks" / script.name).read_text()
-    place = "run, prepared = training.newest_or_sample"
-    text = text.replace(place, f'runtime.PRESETS["sample"].recipe_changes["n_epochs"] = 1\n{place}')
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"COLORLIB_RUNS": str(tmp_path / "runs"), "COLORLIB_DATA": str(tmp_path / "data")}
 

@@ -340,10 +340,10 @@ def test_the_command_line_makes_a_page_from_photos_and_weights(tmp_path, monkeyp
             return painter
 
     monkeypatch.setattr(study.runs, "open_run", lambda path: asked.append(path) or Run())
-    weights = tmp_path / "best.pt"
-    study.main([str(tmp_path / "photos"), str(weights), str(tmp_path / "study"), "--n-photos", "4", "--kind", "grade"])
+    weights = str(tmp_path / "best.pt")
+    study.main([str(tmp_path / "photos"), weights, str(tmp_path / "study"), "--n-photos", "4", "--kind", "grade"])
     made = study.Study(tmp_path / "study")
-    assert asked == [weights] and str(weights) in made.facts["weights"]
+    assert asked == [weights] and weights in made.facts["weights"]
     assert (made.kind, len(made.key), len(content(made)["practice"])) == ("grade", 4, 2)
     out = capsys.readouterr().out
     assert f"Send this file: {made.page}\nKeep this one to yourself: {made.folder / study.KEY}\n" == out

@@ -301,13 +301,34 @@ def test_compiling_changes_nothing_in_the_weights(photos, monkeypatch, fails):
     assert compiler.calls == {"at once": 0, "when used": 1, None: 2}[fails]  # tried, and used
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_other_exposures_change_what_is_seen_and_not_what_is_true(photos, spread):
+    job, seen, asked = Trainer(recipe(gamma=spread), 3), [], []
+    job.model.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    loss = job.loss
+    job.loss = lambda model, L, ab, *rest: asked.append(ab) or loss(model, L, ab, *rest)
+    for _ in range(2):
+        job.step(photos, 15)
+    L, ab = color.rgb_to_lab(photos)
+    assert all(torch.equal(found, ab) for found in asked)
+    if not spread:
+        assert all(torch.equal(found, L) for found in seen)
+        return
+    middle = (L > 10) & (L < 90)
+    exponents = [((found / 100).log() / (L / 100).log())[i][middle[i]] for found in seen for i in range(15)]
+    assert all(e.std() < 1e-3 for e in exponents)  # one for each photo
+    exponents = torch.stack([e.mean() for e in exponents])
+    assert 0.15 < exponents.log().std() < 0.5 and len(exponents.unique()) == 30
+    assert all(0 <= found.min() and found.max() <= 100 for found in seen)
+
+
 # --- state
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "float64"])
 @pytest.mark.parametrize("schedule", ["constant", "cyclic", "one-cycle"])
 def test_another_trainer_goes_on_from_a_state_bit_for_bit(photos, tmp_path, precision, schedule):
-    settings = recipe(precision=precision, schedule=schedule, ema=0.9, clip=0.01, frozen=("layers.0",))
+    settings = recipe(precision=precision, schedule=schedule, ema=0.9, clip=0.01, frozen=("layers.0",), gamma=0.2)
     job = Trainer(settings, 4)
     for _ in range(3):
         job.step(photos, 15)

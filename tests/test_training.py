@@ -873,17 +873,17 @@ def test_notebooks_that_need_a_run_find_it_and_its_photos(photo_folder, tmp_path
     mine, drive = shutil.copytree(photo_folder, tmp_path / "mine"), tmp_path / "drive"
     prepared = data.ready(mine, drive / "data", keep_grey=True)
     fit(recipe(n_epochs=1), prepared, tmp_path / "first" / "runs" / "mine", drive / "runs" / "mine")
-    run, photos = training.newest_or_sample()
+    run, photos = training.newest_or_shipped()
     assert (run.dir.name, photos.folder) == ("mine", prepared.folder)
     shutil.rmtree(mine)
     machine("second")  # on the next day, with Drive: a network, its photos, and neither is made again
     monkeypatch.setattr(data, "_prepare_one", None)
-    run, photos = training.newest_or_sample(drive)
+    run, photos = training.newest_or_shipped(drive)
     assert run.dir == drive / "runs" / "mine" and photos.fingerprint == prepared.fingerprint
     assert photos.folder.is_relative_to(tmp_path / "second")
     monkeypatch.undo()
     machine("third")  # and with nothing but the runs
-    run, photos = training.newest_or_sample(shutil.copytree(drive / "runs", tmp_path / "other" / "runs").parent)
+    run, photos = training.newest_or_shipped(shutil.copytree(drive / "runs", tmp_path / "other" / "runs").parent)
     assert (run.dir.name, photos.name) == ("mine", "sample")
     assert "not on this machine" in capsys.readouterr().out
 
