@@ -36,8 +36,13 @@ def collect(study, source):
     Raises:
         FileNotFoundError: if there is no such path.
     """
-    taken, rows, report = {}, [], []
-    for where, content in _documents(source):
+    taken, rows, report, total = {}, [], [], 0
+    for n, (where, content) in enumerate(_documents(source)):
+        total += 0 if isinstance(content, _Refused) else len(content)
+        if n >= _MAX_FILES or total > _MAX_TOTAL:
+            reason = f"all from here on: more than {_MAX_FILES:,} files or {_MAX_TOTAL:,} bytes"
+            report.append((where, False, reason))
+            break
         where = "".join(c if c.isprintable() else "?" for c in where[:200])  # the names are theirs, too
         try:
             if isinstance(content, _Refused):
@@ -66,8 +71,7 @@ def _documents(source):
     """`(where, bytes)` of everything that may hold answers; a `_Refused` in place of what may not be read."""
     text = str(source)
     if not isinstance(source, os.PathLike) and "{" in text:
-        size = len(text.encode(errors="replace"))
-        yield "the text", text.encode(errors="replace") if size <= _MAX_TOTAL else _Refused("is too large")
+        yield "the text", text.encode(errors="replace")
         return
     path = Path(text.strip()).expanduser()
     if "\0" in text or not path.exists():
@@ -77,31 +81,23 @@ def _documents(source):
         found = [file for file in found if not file.name.startswith(".")]
     else:
         found = [path]
-    total = 0
-    for n, file in enumerate(found):
+    for file in found:
         where = str(file.relative_to(path)) if path.is_dir() else file.name
-        if n >= _MAX_FILES or total > _MAX_TOTAL:
-            yield where, _Refused(f"everything from here on: more than {_MAX_FILES:,} files or {_MAX_TOTAL:,} bytes")
-            return
         if not file.is_file():  # a pipe or a device would never end
             yield where, _Refused("no regular file")
-        elif file.suffix.lower() == ".zip":
+        elif file.suffix.lower() == ".zip" and file.stat().st_size <= _MAX_TOTAL:
             yield from _members(file, where)
         else:
             with open(file, "rb") as stream:
-                content = _limited(stream)
-            total += 0 if isinstance(content, _Refused) else len(content)
-            yield where, content
+                yield where, _limited(stream)
 
 
 def _members(archive, where):
     try:
         with zipfile.ZipFile(archive) as bundle:
-            members = [m for m in bundle.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
-            for n, member in enumerate(members):
-                if n >= _MAX_FILES:
-                    yield where, _Refused(f"everything from here on: more than {_MAX_FILES:,} files")
-                    return
+            for member in bundle.infolist():
+                if member.is_dir() or "__MACOSX" in member.filename:
+                    continue
                 place = f"{where}: {member.filename}"
                 try:
                     with bundle.open(member) as stream:

@@ -249,7 +249,20 @@ def test_too_many_files_are_not_read(made, tmp_path, monkeypatch):
     for source in (tmp_path / "many.zip", tmp_path / "many"):
         answers, report = collecting.collect(made, source)
         assert answers.participant.nunique() == 3
-        assert len(report) == 4 and "everything from here on: more than 3 files" in report.reason[3]
+        assert len(report) == 4 and "all from here on: more than 3 files" in report.reason[3]
+
+
+def test_all_together_may_not_be_too_large(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(collecting, "_MAX_TOTAL", 2_000)
+    for k in range(3):  # zips in a folder count, too, by what is in them
+        with zipfile.ZipFile(tmp_path / f"{k}.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr("a.json", text(who=str(k)) + 500 * " ")
+    _, report = collecting.collect(made, tmp_path)
+    assert report.counted.tolist() == [True, True, False] and "2,000 bytes" in report.reason[2]
+    assert reasons(made, text() + 2_000 * " ") == [report.reason[2]]
+    with open(tmp_path / "0.zip", "wb") as stream:
+        stream.truncate(50_000_000_000)
+    assert reasons(made, tmp_path / "0.zip") == ["larger than 300,000 bytes"]  # not opened as a zip at all
 
 
 def test_damaged_zips_and_members_are_left_out(made, tmp_path):
