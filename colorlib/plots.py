@@ -44,15 +44,16 @@ def _as_html(path, alt):
     return HTML(f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">')
 
 
-def show_table(frame):
-    """Show a DataFrame whole: as a table in a notebook, as text elsewhere."""
+def show_table(frame, title=""):
+    """Show a DataFrame whole, below its title if it has one: as a table in a notebook, as text elsewhere."""
     if runtime.in_notebook():
-        from IPython.display import display
+        from IPython.display import HTML, display
 
         with pd.option_context("display.max_colwidth", None):
-            display(frame)
+            caption = f"<caption>{html.escape(title)}</caption>"
+            display(HTML(frame.to_html().replace("<thead>", f"{caption}<thead>", 1)) if title else frame)
     else:
-        print(frame.to_string())
+        print(*filter(None, [title, frame.to_string()]), sep="\n")
 
 
 def grid(rows, columns=(), captions=(), side=1.7):

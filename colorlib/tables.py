@@ -15,6 +15,7 @@ MEANS = {"mse": "MSE", "ciede2000": "CIEDE2000", "psnr": "PSNR", "ssim": "SSIM",
 _DIGITS = {
     "MSE": 5, "MSE in ab": 1, "RMSE": 2, "explained": 2, "share": 3, "CIEDE2000": 2, "PSNR": 2, "SSIM": 3,
     "colourfulness": 1, "colourfulness ratio": 2, "chroma ratio": 2, "MSE ratio to grey": 2, "share of pixels": 3,
+    "accuracy": 2, "fooled": 2, "success": 2, "medium": 2, "failure": 2, "here": 3,
 }  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def _number(values, column):
     look = f".{_DIGITS.get(column.removesuffix(' from').removesuffix(' to'), 5)}f"
     if column.startswith("published"):
         look = "g"  # as many digits as were given
-    elif column in ("photos", "count"):
+    elif column in ("photos", "count", "right", "judged"):
         look = ".0f"
     missing = "no figure" if column == "MSE" else ""
     return [missing if np.isnan(value) else f"{value:{look}}".replace("inf", "∞") for value in values.astype(float)]

@@ -23,13 +23,14 @@
 # **What you will do**
 # - colour photos from outside the training set, and real grey ones that never had colours;
 # - colour photos of your own;
-# - make a blinded sheet of real and coloured photos, and score what people say about it.
+# - make a page of real and coloured photos to send to friends, and score what they answer.
 #
 # **What you will learn:** how to ask people without telling them the answer, and how little ten photos and five
 # people prove.
 #
 # **What you need:** a run of `02_train`, the newest is taken; without one, the weights that come with the project.
-# No GPU; the time on a T4 has not been measured. It leaves coloured photos, a sheet and its key in the runs folder.
+# No GPU; the time on a T4 has not been measured. It leaves coloured photos, the page of the study, its key and a report
+# in the runs folder.
 
 # %% [markdown]
 # ## Set up
@@ -73,17 +74,16 @@ import time
 
 import numpy as np
 import skimage
-from scipy import stats
 
-from colorlib import loading, photos, plots, recipes, runs, runtime, study, training
+from colorlib import collecting, loading, photos, plots, recipes, runs, runtime, sample, scoring
+from colorlib import study, tables, training, widgets
 from colorlib.colorize import colorize, colorize_files
 
 # %% [markdown]
 # `own_photos` is a photo or a folder of yours, in colour or not: only its lightness is used. In Colab, tick `upload`
 # to choose files on your computer. They are coloured by the weights that come with the project, or by your newest run.
 # `strength` multiplies the colours, `beside` puts each photo beside its result, and `temperature` is for networks that
-# choose among colours: lower is more vivid. `answers` is for the study at the end; another `sheet_seed` draws another
-# sheet.
+# choose among colours: lower is more vivid.
 
 # %%
 own_photos = ""  # @param {type: "string"}
@@ -92,8 +92,6 @@ colour_with = "shipped weights"  # @param ["shipped weights", "newest run"]
 strength = 1.0  # @param {type: "slider", min: 0, max: 2, step: 0.05}
 beside = False  # @param {type: "boolean"}
 temperature = 0.38  # @param {type: "slider", min: 0, max: 1, step: 0.02}
-sheet_seed = 1  # @param {type: "integer"}
-answers = ""  # @param {type: "string"}
 
 print(runtime.describe())
 run, prepared = training.newest_or_shipped(mirror)
@@ -146,18 +144,15 @@ print("Your photos:", own_photos or "none given")
 
 # %%
 painter = runs.open_run("shipped") if colour_with == "shipped weights" else run
-settings = (
-    f"{painter.name}-{painter.facts['sha256'][:8]}-strength-{strength:g}" + "-beside" * beside
-)
+how = {"side": painter.recipe.size, "strength": strength, "beside": beside}
+settings = f"{painter.name}-{painter.facts['sha256'][:8]}-{strength:g}{'-beside' * beside}"
 if own_photos:
     network = painter.model()
     if hasattr(network, "T"):
-        network.T, settings = temperature, f"{settings}-temperature-{temperature:g}"
+        network.T, settings = temperature, f"{settings}-T{temperature:g}"
     source = "_".join(Path(own_photos).expanduser().resolve().parts[1:])
     out = runtime.runs_dir() / "coloured" / settings / source
-    coloured = colorize_files(
-        network, own_photos, out, painter.recipe.size, strength, beside=beside
-    )
+    coloured = colorize_files(network, own_photos, out, **how)
     plots.show_table(coloured)
 else:
     print("Give the path of a photo or a folder as own_photos above, or tick upload in Colab.")
@@ -176,74 +171,155 @@ if own_photos:
         colab_files.download(shutil.make_archive(str(out), "zip", out))
 
 # %% [markdown]
-# ## Make a blinded sheet
-# Document 000 showed five people five real and five coloured photos and asked which ones a machine had coloured. Here
-# is such a sheet, from the test photos. Nothing on it tells the answer: a draw decides which photos are coloured, no
-# photo appears in both forms, and all go through the same resizing. The key goes to a file of its own. Do not open it.
-# (The sample's test photos are overlapping crops of two scenes, so that its sheet is an exercise only.)
+# ## Compare two pictures
+# The truth and the guess, one over the other. Move the border with the mouse, a finger or the arrow keys. (A run
+# on the sample does not train on the cat.)
 
 # %%
-n_photos = min(10, len(files))
-order = np.random.default_rng((sheet_seed, 1)).permutation(len(files))[:n_photos]
-key = study.draw_key(n_photos, n_photos // 2, sheet_seed)
-folder = runtime.writable(runtime.runs_dir() / "study" / f"{model_name}-sheet{sheet_seed}")
-key.to_csv(folder / "key.csv", index=False)
-print(f"The key is in {folder}")
+rgb = skimage.data.chelsea()
+widgets.show_slider(rgb, colorize(model, rgb, side), ("the truth", "the prediction"), "04_slider")
 
 # %% [markdown]
-# The sheet:
+# ## A colour Turing test with five friends
+# Document 000 showed five people five real and five coloured photos; none found all the coloured ones. Here is how to
+# do that again: this notebook makes one file, a page with the photos in it, which works without network, on a phone
+# too. You send it to your friends, they send back a small file or a text, and the cells below score it.
+#
+# `study_kind` is `real` (real or coloured?) or `grade` (success, medium or failure, beside the original, as in
+# document 001); `n_coloured` of the `n_photos` are coloured. `study_photos` is a folder of photos of yours; without
+# one, scikit-image's eight are used, on which you can try everything, but not prove anything: they are few, and a run
+# on the sample is trained on three of them. With `seconds_per_photo` each photo goes away after so long. Another
+# `study_name` makes another page; the same name finds the one that you have sent.
 
 # %%
-truths = [photos.open_photo(files[i]) for i in order]
-made = [
-    colorize(model, rgb, side) if coloured else rgb for rgb, coloured in zip(truths, key.coloured)
-]
-tiles, numbers = [study.tile(rgb) for rgb in made], key.number.astype(str).tolist()
-rows = [tiles[i : i + 5] for i in range(0, n_photos, 5)]
-captions = [numbers[i : i + 5] for i in range(0, n_photos, 5)]
-plots.show(plots.grid(rows, captions=captions, side=2.2), "04_sheet", "The sheet: numbered photos")
+study_name = "first"  # @param {type: "string"}
+study_kind = "real"  # @param ["real", "grade"]
+study_photos = ""  # @param {type: "string"}
+n_photos = 10  # @param {type: "integer"}
+n_coloured = 5  # @param {type: "integer"}
+n_practice = 2  # @param {type: "integer"}
+all_at_once = False  # @param {type: "boolean"}
+seconds_per_photo = 0.0  # @param {type: "number"}
+answers = ""  # @param {type: "string"}
+
+# %% [markdown]
+# Use photos of yours that nobody has seen and that nobody minds you sending. Photos of most data sets are for research
+# and may not be passed on; if they come from one that this project knows, making the page warns you.
+
+# %%
+if study_photos:
+    pool = photos.find_photos(study_photos)
+else:
+    others = ("hubble_deep_field", "retina", "immunohistochemistry")
+    pool = sample.scenes() | {name: getattr(skimage.data, name)() for name in others}
+    del pool["motorcycle_right"]  # the other eye's view of the left one
+n_asked, n_photos = n_photos, min(n_photos, len(pool) - n_practice)
+n_coloured = n_coloured * n_photos // max(n_asked, 1)  # as many of the fewer that there are
+print(f"{len(pool)} photos to draw from: {n_photos} to judge, {n_practice} to practise on")
+
+# %% [markdown]
+# Which photos are coloured is drawn anew for each page. Nothing in the file tells which: all photos go through the same
+# resizing and the same encoder, their data has one length, their names and their order are random, and no photo appears
+# in both forms. The key is in a file of its own, which stays with you. Do not look into it before you have answered
+# yourself. (With `use_drive` both are in Drive, and tomorrow's machine finds them.)
+
+# %%
+folder = (mirror or runtime.runs_dir()) / "study" / f"{runtime.slug(study_name)}-{study_kind}"
+if (folder / study.KEY).exists():
+    page = study.Study(folder)
+else:
+    how = {"together": all_at_once, "seconds": seconds_per_photo or None, "weights": model_name}
+    how |= {"n_photos": n_photos, "n_coloured": n_coloured, "n_practice": n_practice}
+    page = study.make(folder, pool, lambda rgb: colorize(model, rgb, side), study_kind, **how)
+print(f"{len(page.key)} photos, made with {page.facts['weights']}. {page.facts['terms']}")
+print(f"Send this file: {page.page} ({page.page.stat().st_size / 1e6:.1f} MB)")
+print(f"Keep this one to yourself: {folder / study.KEY}")
+
+# %% [markdown]
+# Try it here. In Colab, find the file in the folder pane on the left and download it; attach it to a message. A phone
+# must open it with a browser: where the mail program shows nothing but one line, save the file first.
+
+# %%
+title = f"The page of the study {study_name}, to try"
+widgets.show_page(page.page, title)
 
 # %% [markdown]
 # ## Score the answers
-# Show the sheet to some people, each alone. Each names the numbers that a machine coloured. Write one person after
-# the other into `answers` above, with semicolons between them: `1 4 7 8; 2 3; none`, and run the notebook from there.
+# Put what your friends send back into the study's folder `answers` (files or zip archives), or give another folder, an
+# archive or the pasted text as `answers` above, and run the notebook from there. What is broken, half-filled, there
+# twice or from another page is left out, with the reason.
 #
-# As long as there are no answers, **simulated** people answer, who are right as often as the published 57 %. Then the
-# table below is an exercise and not a result.
+# As long as there are no answers, **simulated** people answer, as the sources say that theirs did: right in 57 % of
+# cases, or grading 12 %, 69 % and 18 %. What follows is then an exercise and not a result, and says so. (It also shows
+# some of the coloured photos: if you want to take part yourself, do so first.)
 
 # %%
-given = study.parse_answers(answers, n_photos) if answers.strip() else None
-label = "answers of real people" if given else "SIMULATED answers, right with probability 0.57"
-score = study.score(key, given or study.simulate_answers(key, 5, 0.57))
-score.to_csv(folder / ("score.csv" if given else "score_simulated.csv"))
-print(f"{len(score) - 1} participants, {label}")
-plots.show_table(score.round(2))
+given, found = collecting.collect(page, answers if answers.strip() else folder / study.ANSWERS)
+simulated, label = "", ""
+if given.empty:
+    shares = recipes.PUBLISHED[recipes.PUBLISHED.data == "study"].set_index("measure").published
+    stated = shares.filter(like="graded" if study_kind == "grade" else "accuracy").tolist()
+    given = scoring.simulate(page, 5 * [stated if study_kind == "grade" else stated[0]])
+    simulated, label = "answers drawn at random with the published shares", "simulated: "
+print(f"No answers yet: {simulated}" if simulated else "Answers of real people")
+plots.show_table(found, "What was found in the answers")
 
 # %% [markdown]
-# Guessing gives 0.5. If the interval of the last row contains that, the answers do not show that anyone can tell.
+# Every interval is the exact one of Clopper and Pearson, 95 %. The last row's treats all judgements as independent;
+# since several people judge the same photo, it is, if anything, too narrow.
 
 # %%
-everyone = score.loc["all"]
-low, high = everyone["from"], everyone["to"]
-tells = "contains" if low <= 0.5 <= high else "does not contain"
-print(f"{label}: accuracy {everyone.accuracy:.2f}, interval {low:.2f} to {high:.2f}.")
-print(f"The interval {tells} 0.5, the accuracy of guessing.")
+table = (scoring.score if study_kind == "real" else scoring.grades)(page, given)
+plots.show_table(tables.readable(table), f"{label}what each participant said")
 
 # %% [markdown]
-# And this is what others published. If each of the five people judged all ten photos, the 57 % come from 50 judgements:
-# 28 right would be 56 %, 29 would be 58 %, and with either the interval reaches well below one half.
+# With as many real photos as coloured ones, guessing is right half of the time. The test exchanges the photos' truth
+# in every possible way and asks how often chance alone would be as far from that as these people are: unlike the
+# interval, it knows that a photo which is easy for one is easy for all.
 
 # %%
-published = recipes.PUBLISHED[recipes.PUBLISHED.data == "study"].drop(columns="data")
-plots.show_table(published.reset_index(drop=True))
+test = scoring.against_chance(page, given) if study_kind == "real" else None
+column, chance = ("accuracy", test["chance"]) if test else ("success", None)
+if test:
+    print(f"{label}accuracy {test['accuracy']:.2f}, by chance {chance:.2f}, p = {test['p']:.2g}")
+figure = plots.intervals({f"{label}95 % intervals": table}, column, chance)
+plots.show(figure, "04_intervals", f"{label}{column} of each participant with its interval")
+
+# %% [markdown]
+# The coloured photos that fooled most people, and those that fooled fewest; or those that were graded best and worst.
+
+# %%
+rows = scoring.extremes(page, scoring.by_photo(page, given))
+pictures = [[page.picture(photo) for photo in row.index] for row in rows.values()]
+captions = [scoring.captions(page, row) for row in rows.values()]
+figure = plots.grid(pictures, captions=captions, side=2.4)
+figure.suptitle(f"{label}above: {', below: '.join(rows)}")
+plots.show(figure, "04_fooled", f"{label}coloured photos that fooled most, and least")
+
+# %% [markdown]
+# This is what others published, beside it. Their photos, people and rules were others; Zhang's people saw each photo
+# together with its coloured version and chose. If each of document 000's five people judged all ten photos, its 57 %
+# come from 50 judgements: 28 right would be 56 %, 29 would be 58 %, and with either the interval contains one half.
+
+# %%
+compared = scoring.beside_published(page, table)
+plots.show_table(tables.readable(compared), f"{label}our figures beside published ones")
 for right in (28, 29):
-    low, high = stats.binomtest(right, 50).proportion_ci(method="exact")
-    print(f"{right} right of 50 is {right / 50:.0%}, 95 % interval {low:.2f} to {high:.2f}")
+    value, low, high = scoring.share(right, 50)
+    print(f"{right} right of 50 is {value:.0%}, 95 % interval {low:.2f} to {high:.2f}")
+
+# %% [markdown]
+# All of this as one page to keep or to send, and the data as CSV beside it.
+
+# %%
+report = scoring.report(page, given, found, simulated)
+print(f"The report: {report}")
+widgets.show_page(report, f"{label}the report", height=700)
 
 # %% [markdown]
 # ## Recap
 # - Photos from outside the training set show what the error hides.
-# - A sheet is blind when a draw decides, both kinds are treated alike, and the key stays away.
+# - A page is blind when a draw decides, both kinds are treated alike, and the key stays away.
 # - With five people and ten photos the interval is so wide that 57 % says almost nothing.
 #
 # Back to [`01_data`](01_data.ipynb): choose more photos, and see how much changes.

@@ -73,7 +73,8 @@ def test_form(twin):
         assert not re.search(r"^\s*[%!]", cell.source, re.M), "a magic passes silently when it fails"
         last = ast.parse(cell.source).body[-1]
         if isinstance(last, ast.Expr):  # a call that returns nothing; a value would show in a notebook alone
-            assert ast.unparse(last.value.func) in ("print", "plots.show", "plots.show_table", "extremes")
+            shows = ("plots.show", "plots.show_table", "widgets.show_page", "widgets.show_slider")
+            assert ast.unparse(last.value.func) in ("print", "extremes", *shows)
 
 
 def test_setup_cell_is_the_same_in_all():
@@ -370,3 +371,42 @@ def test_03_measures_what_its_form_asks_for_and_a_second_time_nothing_anew(tmp_p
     assert str(tmp_path / "runs" / "zhang") in text  # the network that chooses, at several temperatures
 
     assert run() == (text, warned, rows)  # the same words, and no measurement goes on
+
+
+@pytest.mark.slow
+def test_04_says_simulated_until_there_are_answers(tmp_path):
+    script = tmp_path / "project" / "notebooks" / "04_qualitative_study.py"
+    script.parent.mkdir(parents=True)
+    (tmp_path / "project" / "colorlib").symlink_to(ROOT / "colorlib")
+    text = (ROOT / "notebooks" / script.name).read_text()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"COLORLIB_RUNS": str(tmp_path / "runs"), "COLORLIB_DATA": str(tmp_path / "data")}
+
+    def run(**form):
+        """What the study's part prints."""
+        script.write_text(fill_in(text, **form))
+        done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        out = done.stdout.replace(str(tmp_path), "HERE")  # the folder has this test's name
+        return out[out.index("photos to draw from") :]
+
+    for kind in ("real", "grade"):
+        folder = tmp_path / "runs" / "study" / f"first-{kind}"
+        out = run(study_kind=kind, all_at_once=kind == "grade")
+        assert "No answers yet: answers drawn at random" in out
+        for title in ("what each participant said", "our figures beside published ones"):
+            assert f"simulated: {title}" in out
+        report = folder / "report_simulated.html"
+        assert f"Page: {report}".replace(str(tmp_path), "HERE") in out and "(simulated)" in report.read_text()
+
+        key = json.loads((folder / "key-do-not-send.json").read_text())
+        answer = {"real": "coloured", "grade": "medium"}[kind]
+        record = {"format": "colorlib answers 1", "study": key["study"], "kind": kind, "participant": 16 * "a"}
+        record["answers"] = [[photo["photo"], answer, 1.0] for photo in key["photos"]]
+        (folder / "answers" / "a.json").write_text(json.dumps(record))
+        out = run(study_kind=kind)  # the page that was sent is found again, and not made anew
+        assert "Answers of real people" in out and "participant 1" in out and "simulated" not in out
+        assert json.loads((folder / "key-do-not-send.json").read_text()) == key
+        table = pd.read_csv(folder / "score.csv", index_col=0)
+        assert table.loc["all", {"real": "accuracy", "grade": "medium"}[kind]] == {"real": 0.5, "grade": 1}[kind]
+    assert "participant 1" in run(study_kind="grade", answers=json.dumps(record))  # pasted

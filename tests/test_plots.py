@@ -40,7 +40,8 @@ def test_show_into_an_unwritable_folder_says_which_variable(figure, tmp_path, mo
 
 def test_no_window_can_open():
     """pyplot is what opens windows; drawing and saving must not even import it."""
-    code = "import sys; from colorlib import plots, training, study; print('matplotlib.pyplot' in sys.modules)"
+    modules = "plots, training, study, scoring, widgets"
+    code = f"import sys; from colorlib import {modules}; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

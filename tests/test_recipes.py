@@ -58,6 +58,8 @@ def test_resnet34_is_trained_as_document_000_says(t4):
         "zoom": None,
         "flip": True,
         "gamma": 0.0,
+        "sharpness": 0.0,
+        "grain": 0.0,
         "one_photo": False,
         "loss": "mse",
         "rebalance": None,

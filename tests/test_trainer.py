@@ -301,9 +301,9 @@ def test_compiling_changes_nothing_in_the_weights(photos, monkeypatch, fails):
     assert compiler.calls == {"at once": 0, "when used": 1, None: 2}[fails]  # tried, and used
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.3])
-def test_other_exposures_change_what_is_seen_and_not_what_is_true(photos, spread):
-    job, seen, asked = Trainer(recipe(gamma=spread), 3), [], []
+def disturbed(photos, **changes):
+    """`(L, what the network saw of it in two steps)`, having checked that the truth is as it was."""
+    job, seen, asked = Trainer(recipe(**changes), 3), [], []
     job.model.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     loss = job.loss
     job.loss = lambda model, L, ab, *rest: asked.append(ab) or loss(model, L, ab, *rest)
@@ -311,15 +311,43 @@ def test_other_exposures_change_what_is_seen_and_not_what_is_true(photos, spread
         job.step(photos, 15)
     L, ab = color.rgb_to_lab(photos)
     assert all(torch.equal(found, ab) for found in asked)
-    if not spread:
-        assert all(torch.equal(found, L) for found in seen)
-        return
+    assert all(0 <= found.min() and found.max() <= 100 for found in seen)
+    return L, torch.stack(seen)
+
+
+def test_unless_asked_the_network_sees_l_as_it_is(photos):
+    L, seen = disturbed(photos)
+    assert seen.equal(L.clamp(0, 100).expand_as(seen))
+
+
+def test_other_exposures_bend_l_by_an_exponent_for_each_photo(photos):
+    L, seen = disturbed(photos, gamma=0.3)
     middle = (L > 10) & (L < 90)
     exponents = [((found / 100).log() / (L / 100).log())[i][middle[i]] for found in seen for i in range(15)]
     assert all(e.std() < 1e-3 for e in exponents)  # one for each photo
     exponents = torch.stack([e.mean() for e in exponents])
     assert 0.15 < exponents.log().std() < 0.5 and len(exponents.unique()) == 30
-    assert all(0 <= found.min() and found.max() <= 100 for found in seen)
+
+
+def test_sharpness_blurs_and_sharpens_each_photo_by_a_share_of_its_detail(photos):
+    L, seen = disturbed(photos, sharpness=0.8)
+    means = torch.nn.functional.unfold(L, 3).view(15, 9, 14, 14).mean(dim=1)
+    detail, L = (L[:, 0, 1:-1, 1:-1] - means), L[:, 0, 1:-1, 1:-1]
+    clear = (detail.abs() > 3) & (L > 25) & (L < 75)
+    shares = [((found[i, 0, 1:-1, 1:-1] - L[i]) / detail[i])[clear[i]] for found in seen for i in range(15)]
+    assert all(len(share) > 3 and share.std() < 1e-3 for share in shares)
+    shares = torch.stack([share.mean() for share in shares])
+    assert -0.8 <= shares.min() < -0.3 and 0.3 < shares.max() <= 0.8 and len(shares.unique()) == 30
+
+
+def test_grain_is_noise_of_another_strength_for_each_photo(photos):
+    L, seen = disturbed(photos, grain=6.0)
+    middle = (L > 30) & (L < 70)
+    noise = [(found - L)[i][middle[i]] for found in seen for i in range(15)]
+    spreads = torch.stack([values.std() for values in noise])
+    assert torch.cat(noise).mean().abs() < 0.5
+    assert spreads.min() < 2 and 4 < spreads.max() < 8
+    assert not torch.equal(noise[0], noise[15])  # and in each step another
 
 
 # --- state
@@ -328,7 +356,16 @@ def test_other_exposures_change_what_is_seen_and_not_what_is_true(photos, spread
 @pytest.mark.parametrize("precision", ["float32", "float16", "float64"])
 @pytest.mark.parametrize("schedule", ["constant", "cyclic", "one-cycle"])
 def test_another_trainer_goes_on_from_a_state_bit_for_bit(photos, tmp_path, precision, schedule):
-    settings = recipe(precision=precision, schedule=schedule, ema=0.9, clip=0.01, frozen=("layers.0",), gamma=0.2)
+    settings = recipe(
+        precision=precision,
+        schedule=schedule,
+        ema=0.9,
+        clip=0.01,
+        frozen=("layers.0",),
+        gamma=0.2,
+        sharpness=1.0,
+        grain=3.0,
+    )
     job = Trainer(settings, 4)
     for _ in range(3):
         job.step(photos, 15)

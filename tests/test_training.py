@@ -374,8 +374,8 @@ def test_killed_at_every_step_it_ends_with_the_same_weights(whole, prepared, tmp
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_with_zoom_and_other_exposures_it_ends_with_the_same_weights(prepared, tmp_path, monkeypatch, workers):
-    settings = recipe(zoom=0.7, gamma=0.2)
+def test_killed_with_every_augmentation_it_ends_with_the_same_weights(prepared, tmp_path, monkeypatch, workers):
+    settings = recipe(zoom=0.7, gamma=0.2, sharpness=0.5, grain=2)
     expected = fit(settings, prepared, tmp_path / "whole")
     assert not same(result(expected.dir), result(fit(recipe(), prepared, tmp_path / "without").dir))
     with_workers(monkeypatch, workers)
