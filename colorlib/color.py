@@ -121,8 +121,11 @@ def lab_to_rgb(L, ab):
         uint8 `(B, 3, H, W)`.
     """
     L = L.float().clamp(0, 100)
-    ab = torch.nan_to_num(ab.float(), nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e15, 1e15)
-    ab = ab * (_MAX_CHROMA / chroma(ab)[:, None].clamp(min=_MAX_CHROMA))
+    ab = ab.float()
+    usual = not ab.numel() or torch.stack(ab.aminmax()).abs().amax() <= _MAX_CHROMA / 2  # False of NaN
+    if not usual:  # rarely, and it would take a tenth of the time
+        ab = torch.nan_to_num(ab, nan=0.0, posinf=_MAX_CHROMA, neginf=-_MAX_CHROMA).clamp(-1e15, 1e15)
+        ab = ab * (_MAX_CHROMA / chroma(ab)[:, None].clamp(min=_MAX_CHROMA))
     linear = _linear_rgb(L, ab)
     outside = ~_in_gamut(linear)
     if outside.any():  # usually a few pixels: work on those alone, as a batch of one column

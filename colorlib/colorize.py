@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from colorlib import color, photos, runtime, saving
+from colorlib.losses import predict
 
 NETWORK_SIDE = 256  # short side of the copy that the network sees, unless it is told otherwise
 _MOST_SEEN = 8  # the copy's area is at most so many squares of that side: a very long strip is seen smaller
@@ -69,7 +70,7 @@ def _colorize(model, rgb, side, strength):
     if scale < 1:
         size = [max(1, round(length * scale)) for length in L.shape]
         seen = F.interpolate(seen, size=size, mode="bilinear", antialias=True).clamp(0, 100)
-    pred_ab = model(seen.to(weights)).float().nan_to_num(0) * strength
+    pred_ab = predict(model, seen.to(weights), runtime.precision(weights.device)).float().nan_to_num(0) * strength
     if scale < 1:  # of each band, the coefficients of its rows are enlarged; the columns' are so before
         parts = torch.cat(_guided(seen.to(pred_ab.device), pred_ab), dim=1)
         parts = F.interpolate(parts, size=(parts.shape[2], width), mode="bilinear")[0]

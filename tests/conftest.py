@@ -17,6 +17,14 @@ _PHOTOS = Path(os.environ.get("COLORLIB_PHOTOS") or Path(__file__).parents[2] / 
 
 
 @pytest.fixture(scope="session")
+def real_photos():
+    """The folder of real photos; the test is skipped where they are not at hand."""
+    if not _PHOTOS.is_dir():
+        pytest.skip(f"there are no real photos at {_PHOTOS}; COLORLIB_PHOTOS may point to them")
+    return _PHOTOS
+
+
+@pytest.fixture(scope="session")
 def source_text():
     """The text of a source document by its number; the test is skipped where the documents are not at hand."""
 

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data as samples
 
 import colorlib.__main__ as command
-from colorlib import color, models, photos
+from colorlib import color, evaluation, loading, models, photos
 from conftest import Painter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -231,3 +231,18 @@ def test_weights_are_small_numbers_without_code_and_the_network_is_the_one_of_th
     assert len(both) == len(facts["members"])
     assert torch.allclose(model(L), sum(both) / len(both), atol=1e-3)
     assert color.chroma(model(L)).mean() > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["objects", "indoor", "faces"])
+def test_the_model_card_says_what_the_weights_reach(family, real_photos):
+    card = (models.SHIPPED / "README.md").read_text()
+    row = next(line for line in card.splitlines() if line.startswith("|") and family in line)
+    _, _, told, relative, chroma = (cell.strip(" *") for cell in row.strip("|").split("|"))
+    model, facts = models.shipped()
+    files = photos.find_photos(real_photos / "test" / family)
+    photo_set = loading.Photos(files, 144, "crop", seed=None, crop=128)
+    rows = evaluation.evaluate(model, photo_set, facts["train_mean"])
+    assert rows.mse.mean() == pytest.approx(float(told), abs=1e-5)
+    assert rows.mse.mean() / rows.mse_train_mean.mean() == pytest.approx(float(relative), abs=1e-3)
+    assert rows.chroma.mean() / rows.true_chroma.mean() == pytest.approx(float(chroma), abs=0.01)

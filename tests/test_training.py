@@ -901,6 +901,24 @@ def test_notebooks_that_need_a_run_find_it_and_its_photos(photo_folder, tmp_path
     assert "not on this machine" in capsys.readouterr().out
 
 
+def test_without_a_run_notebooks_get_the_shipped_weights_and_the_sample(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLORLIB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COLORLIB_DATA", str(tmp_path / "data"))
+    run, photos = training.newest_or_shipped()
+    assert (run.name, photos.name) == ("shipped", "sample")
+    assert "no trained run yet: using the weights that come with colorlib" in capsys.readouterr().out
+    judged = evaluation.Predictor.of(run)
+    assert judged.weights == run.facts["sha256"] and (judged.size, judged.resize) == (128, "crop")
+    L = torch.rand(1, 1, 48, 64) * 100
+    with torch.no_grad():
+        assert judged.model(L).shape == (1, 2, 48, 64)
+        assert torch.equal(judged.model(L), models.shipped()[0].to(L)(L))
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setattr(models.shipped, "__defaults__", (tmp_path / "nothing",))
+    monkeypatch.setattr(training, "fit", lambda recipe, photos, *_: (recipe.name, photos.name))
+    assert training.newest_or_shipped()[0] == ("resnet34", "sample")  # a copy of the project without them
+
+
 def test_the_sample_can_be_trained_on_a_gpu_machine_too(monkeypatch):
     """The published batch is larger than the sample; 02 gives the sample its own settings under every preset."""
     monkeypatch.setenv("COLORLIB_PRESET", "t4")
