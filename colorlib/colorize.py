@@ -125,10 +125,12 @@ def plan(sources, out=None, suffix=None, ending="_coloured"):
 
     Raises:
         FileNotFoundError: if a source is missing, or a folder without photos.
-        ValueError: if `out` is a picture of a kind that is not written.
+        ValueError: if `out` is a picture of a kind that is not written, or the photo itself.
     """
     sources, out = [Path(source).expanduser() for source in sources], out and Path(out).expanduser()
     if out and len(sources) == 1 and sources[0].is_file() and out.suffix.lower() in saving.FORMATS:
+        if out.resolve() == sources[0].resolve():
+            raise ValueError(f"{out}: is the photo itself, which stays as it is; give the result another name.")
         return [(sources[0], out)]
     if out and out.suffix.lower() in photos.SUFFIXES - set(saving.FORMATS):
         raise ValueError(f"{out}: results are written as {', '.join(saving.FORMATS)}; choose one of these.")

@@ -229,6 +229,8 @@ def test_plan_of_one_photo(tmp_path):
     assert planned(tmp_path, [one], suffix=".webp", ending="_beside") == {"a.jpg": "a_beside.webp"}
     assert planned(tmp_path, [tmp_path / "b.heic"]) == {"b.heic": "b_coloured.png"}  # HEIC is not written
     assert planned(tmp_path, [tmp_path / "c.TIFF"]) == {"c.TIFF": "c_coloured.tiff"}
+    with pytest.raises(ValueError, match=r"a.jpg: is the photo itself"):
+        plan([one], tmp_path / "x" / ".." / "a.jpg")
     with pytest.raises(ValueError, match=r"new.heic: results are written as .jpg"):
         plan([one], tmp_path / "new.heic")
 
