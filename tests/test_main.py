@@ -246,3 +246,23 @@ def test_the_model_card_says_what_the_weights_reach(family, real_photos):
     assert rows.mse.mean() == pytest.approx(float(told), abs=1e-5)
     assert rows.mse.mean() / rows.mse_train_mean.mean() == pytest.approx(float(relative), abs=1e-3)
     assert rows.chroma.mean() / rows.true_chroma.mean() == pytest.approx(float(chroma), abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only Linux tells the peak memory in this way")
+@pytest.mark.parametrize("mode", ["RGBA", "16 bits"])
+def test_100_megapixels_pass_and_take_less_than_4_gb(tmp_path, mode):
+    rgb = np.tile(samples.astronaut(), (20, 20, 1))[:10_000, :10_000]
+    image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257 if mode == "16 bits" else rgb)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(tmp_path / "photo.png", compress_level=1)
+    del rgb, image
+    code = "import sys, colorlib.__main__ as c; end = c.main(sys.argv[1:]); print(open('/proc/self/status').read())"
+    code += "; sys.exit(end)"
+    command = [sys.executable, "-c", code, tmp_path / "photo.png", "-o", tmp_path / "coloured.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "coloured.jpg").size == (10_000, 10_000)
+    peak = int(done.stdout.split("VmHWM:")[1].split()[0]) / 1e6
+    assert 1 < peak < 4  # GB
