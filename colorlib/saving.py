@@ -34,7 +34,7 @@ def notes_of(image):
     for tag, value in ((40961, 1), (40962, image.width), (40963, image.height)):  # sRGB; the size, once upright
         if tag in details:
             details[tag] = value
-    exif.get_ifd(ExifTags.IFD.IFD1).clear()  # a small picture of how it was
+    # The small picture inside, of how it was, is not asked for, and so not written.
     segments = [data.removeprefix(_APP13) for name, data in getattr(image, "applist", ()) if name == "APP13"]
     notes = {
         "exif": exif.tobytes() if len(exif) else None,

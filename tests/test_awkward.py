@@ -50,9 +50,11 @@ def modes():
         for mode in names.split():
             name = f"{mode.replace(';', '')}.{suffix}"
             try:
-                yield name, encoded(images[mode], kinds.get(suffix, suffix.upper()))
-            except (OSError, KeyError):  # this Pillow was built without it
+                content = encoded(images[mode], kinds.get(suffix, suffix.upper()))
+                Image.open(io.BytesIO(content)).load()
+            except (OSError, KeyError):  # this Pillow was built without it, or cannot read what it wrote
                 continue
+            yield name, content
 
 
 def others():
