@@ -84,12 +84,12 @@ def _colour(colorize, model, side, pairs, given):
     from colorlib import runtime
 
     options = {"strength": given.strength, "beside": given.beside, "overwrite": given.overwrite}
-    made, there, faults, said, noted = 0, 0, [], set(), set()
+    made, there, faults, said = 0, 0, [], set()
     with runtime.bar(len(pairs), "colouring", disable=len(pairs) == 1) as bar:
 
-        def say(text):  # once, and above the bar
-            if text not in said:
-                said.add(text)
+        def say(text, about=None):  # above the bar, and of many photos only for the first
+            if (about or text) not in said:
+                said.add(about or text)
                 bar.write(text, file=sys.stderr)
 
         warnings.showwarning = lambda message, *_: say(str(message))
@@ -100,12 +100,13 @@ def _colour(colorize, model, side, pairs, given):
                     faults.append(result.note)
                 elif result.note == colorize.THERE:
                     there += 1
-                    say(f"{result.coloured} {colorize.THERE}; --overwrite makes it, and others that were, anew.")
+                    text = f"{result.coloured} {colorize.THERE}; --overwrite makes it, and others that were, anew."
+                    say(text, about=colorize.THERE)
                 else:
                     made += 1
-                    if result.note and result.note not in noted:
-                        noted.add(result.note)
-                        say(f"{result.photo}{' (and maybe others)' * (len(pairs) > 1)}: {result.note}.")
+                    if result.note:
+                        text = f"{result.photo}{' (and maybe others)' * (len(pairs) > 1)}: {result.note}."
+                        say(text, about=result.note)
         except (KeyboardInterrupt, OSError) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             say(f"\n{'Stopped' if interrupted else error}. {made} photos are coloured; the same command goes on.")

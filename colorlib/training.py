@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -150,10 +151,10 @@ class _Job:
         """The training and the validation photos; packed, if each is read more than once and there is room."""
         recipe, packs = self.recipe, [None, None]
         if recipe.n_epochs * recipe.subset > 1:
-            how = recipe.size, recipe.resize, self.packs
             for k, files in enumerate((self.files, self.val_files)):
                 if k or not recipe.zoom:  # what it cuts out differs each time
-                    packs[k] = distributed.first_of_machine(lambda files=files: pack(files, *how))
+                    make = partial(pack, files, recipe.size, recipe.resize, self.packs)
+                    packs[k] = distributed.first_of_machine(make)
         how = recipe.size, recipe.resize, recipe.flip, recipe.seed
         self.train_set = Photos(self.files, *how, packs[0], recipe.seen, recipe.zoom)
         self.val_set = Photos(self.val_files, recipe.size, recipe.resize, pack=packs[1])
